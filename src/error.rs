@@ -1,0 +1,157 @@
+//! How a session ended: side × stage × kind, on the two axes operators know from HAProxy's
+//! termination state: who ended it, and when.
+
+use std::fmt;
+use std::io;
+
+/// Whose doing it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The side that connected to us.
+    Downstream,
+    /// The side we connected to.
+    Upstream,
+    /// upsplice itself: a timer, a limit, a stop.
+    Proxy,
+}
+
+/// How far the session had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Reading and judging the request head (and its body, if it has one).
+    Request,
+    /// Reaching the upstream.
+    Connect,
+    /// Waiting for the upstream's head, or relaying an answer that is no 101.
+    Response,
+    /// After the 101.
+    Relay,
+}
+
+/// What happened. A closed list: logs and metrics carry [`Kind::as_str`].
+#[derive(Debug)]
+pub enum Kind {
+    /// Both directions ended in order.
+    Completed,
+    /// The connection ended before it asked for anything.
+    NoRequest,
+    /// The connection ended in the middle of a head, a body or an answer.
+    Truncated,
+    /// A reset (RST) by the peer.
+    Reset,
+    /// A head, or what it asks for, breaks a rule; the word is the rule's short name.
+    Refused(&'static str),
+    /// The upstream's answer was relayed, and it was no 101.
+    Answered,
+    /// No route for this host, path and protocol.
+    NoRoute,
+    /// `connect` timer.
+    ConnectTimeout,
+    /// `handshake` timer.
+    HandshakeTimeout,
+    /// `idle` timer.
+    IdleTimeout,
+    /// `half_close` timer.
+    HalfCloseTimeout,
+    /// The `drain` deadline, or a second signal.
+    Stopped,
+    /// The engine cannot carry the session and `no_fallback` forbids another.
+    EngineRefused,
+    /// A system call failed; `call` is its man-page name.
+    Io {
+        /// Man-page name of the call.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+pub struct End {
+    /// Whose doing.
+    pub side: Side,
+    /// When.
+    pub stage: Stage,
+    /// What.
+    pub kind: Kind,
+}
+
+impl Side {
+    /// The word in logs, metrics and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Side::Downstream => "downstream",
+            Side::Upstream => "upstream",
+            Side::Proxy => "proxy",
+        }
+    }
+}
+
+impl Stage {
+    /// The word in logs, metrics and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Request => "request",
+            Stage::Connect => "connect",
+            Stage::Response => "response",
+            Stage::Relay => "relay",
+        }
+    }
+}
+
+impl Kind {
+    /// The word in logs, metrics and the API.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Kind::Completed => "completed",
+            Kind::NoRequest => "no_request",
+            Kind::Truncated => "truncated",
+            Kind::Reset => "reset",
+            Kind::Refused(_) => "refused",
+            Kind::Answered => "answered",
+            Kind::NoRoute => "no_route",
+            Kind::ConnectTimeout => "connect_timeout",
+            Kind::HandshakeTimeout => "handshake_timeout",
+            Kind::IdleTimeout => "idle_timeout",
+            Kind::HalfCloseTimeout => "half_close_timeout",
+            Kind::Stopped => "stopped",
+            Kind::EngineRefused => "engine_refused",
+            Kind::Io { .. } => "io",
+        }
+    }
+
+    /// What `as_str` leaves out: the rule that refused, or the call that failed.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Kind::Refused(rule) => Some((*rule).to_owned()),
+            Kind::Io { call, source } => Some(format!("{call}: {source}")),
+            _ => None,
+        }
+    }
+}
+
+impl End {
+    /// An end of this side, stage and kind.
+    pub fn new(side: Side, stage: Stage, kind: Kind) -> End {
+        End { side, stage, kind }
+    }
+
+    /// A failed system call; `ECONNRESET` and `EPIPE` are the peer's reset, everything else is `Io`.
+    pub fn io(side: Side, stage: Stage, call: &'static str, source: io::Error) -> End {
+        let reset =
+            matches!(source.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+        let kind = if reset { Kind::Reset } else { Kind::Io { call, source } };
+        End { side, stage, kind }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}: {}", self.side.as_str(), self.stage.as_str(), self.kind.as_str())?;
+        match self.kind.detail() {
+            Some(detail) => write!(f, " ({detail})"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! upsplice: a Linux gateway for long-lived upgraded connections.
+
+pub mod error;

@@ -1,3 +1,4 @@
 //! upsplice: a Linux gateway for long-lived upgraded connections.
 
+pub mod config;
 pub mod error;

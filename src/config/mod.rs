@@ -1,0 +1,246 @@
+//! What the operator asked for: values that are valid because they exist.
+//!
+//! [`Config`] is built by [`load()`] from flags, environment and a TOML file, or by [`from_toml`] from the text of
+//! a file alone; all faults are reported at once, as [`Faults`]. Nothing here opens a socket.
+
+mod defaults;
+mod fault;
+mod file;
+mod load;
+mod section;
+pub mod value;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use fault::{Fault, Faults};
+pub use load::Sources;
+
+/// Everything a gateway needs to start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Settings of the process as a whole.
+    pub gateway: Gateway,
+    /// Where downstream connections are accepted; never empty.
+    pub listeners: Vec<Listener>,
+    /// In the order of the file; never empty.
+    pub routes: Vec<Route>,
+    /// True when neither `--config` nor `--to` was given: the embedded echo backend and test page.
+    pub demo: bool,
+}
+
+/// `[gateway]`
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Threads that carry sessions; default: one per core. At least 1.
+    pub workers: usize,
+    /// Which async runtime each worker runs in.
+    pub runtime: Runtime,
+    /// How long sessions may go on after SIGTERM.
+    pub drain: Duration,
+    /// Refuse a session rather than carry it by another engine than the one configured.
+    pub no_fallback: bool,
+    /// The name in `Via` and in the loop check (RFC 9110 §7.6.3). A token.
+    pub name: String,
+    /// Peers whose `Forwarded`, `X-Forwarded-*` and `X-Request-ID` are believed and appended to.
+    pub trusted_proxies: Vec<IpNet>,
+    /// One JSON line per session end on stdout.
+    pub access_log: bool,
+    /// Limits of a head.
+    pub limits: Limits,
+    /// Socket options of both legs.
+    pub tcp: Tcp,
+}
+
+/// Limits of the exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Start line, fields and the blank line together; default 32 KiB.
+    pub head_bytes_max: usize,
+    /// Field lines in a head; default 100.
+    pub fields_max: usize,
+    /// One line of a head; default 8 KiB.
+    pub line_bytes_max: usize,
+    /// Bytes beyond a client's head and body that are held until the 101; the rest stays in the socket. A read
+    /// makes room for 4 KiB, so more than that changes nothing. Default 64 KiB.
+    pub head_data_bytes_max: usize,
+    /// Request body along with an Upgrade (`Content-Length` only); default 64 KiB.
+    pub body_bytes_max: usize,
+}
+
+/// `[gateway.tcp]`: options of every TCP socket, both legs.
+#[derive(Clone, Copy, Debug)]
+pub struct Tcp {
+    /// `TCP_NODELAY`; default true (rule R17).
+    pub nodelay: bool,
+    /// Idle time before the first keepalive probe; `None` turns keepalive off. Default 60 s.
+    pub keepalive: Option<Duration>,
+    /// Time between probes; default 15 s.
+    pub keepalive_interval: Duration,
+    /// Probes unanswered until the connection is dropped; default 4.
+    pub keepalive_probes: u32,
+    /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged, **and** how long a peer may leave
+    /// its window closed, so a client that pauses is ended too; `None`, the default, leaves the kernel's.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Which runtime carries a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// What the probe and the lab say is best here.
+    Auto,
+    /// tokio-uring.
+    Uring,
+    /// plain tokio.
+    Epoll,
+}
+
+/// `[[listener]]`
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Where it accepts.
+    pub address: Listen,
+}
+
+/// An address to accept on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// IPv4 or IPv6; port 0 lets the kernel choose.
+    Tcp(SocketAddr),
+    /// A path; a stale socket file is replaced.
+    Unix(PathBuf),
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Unique; in logs and metrics.
+    pub name: String,
+    /// Which hosts; `None`: every host.
+    pub host: Option<HostPattern>,
+    /// Path prefix on a segment boundary; starts with `/`.
+    pub path: String,
+    /// Upgrade tokens this route carries.
+    pub protocols: Protocols,
+    /// How a session is carried.
+    pub mode: Mode,
+    /// Which engine moves the bytes.
+    pub engine: Engine,
+    /// Upstream addresses; never empty.
+    pub to: Vec<Endpoint>,
+    /// The four timers.
+    pub timeouts: Timeouts,
+    /// Check `Sec-WebSocket-*` (rules U4, U5); default true. False admits key-less "websocket".
+    pub websocket_strict: bool,
+    /// Send our own `Sec-WebSocket-Key` upstream and answer the client's ourselves (rule U4); default false.
+    pub rekey: bool,
+    /// Accept `Upgrade` without `Connection: upgrade` (old dqlite clients); default false.
+    pub lenient_connection: bool,
+    /// Accept an empty `Host` (Docker over a Unix socket); default false.
+    pub empty_host: bool,
+}
+
+/// A route's `host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// Lower case, no port.
+    Exact(String),
+    /// `*.example.com` is kept as `.example.com`: any number of labels below it, not the name itself.
+    Suffix(String),
+}
+
+/// A route's upgrade tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    /// `"any"`: every token except h2c, HTTP/2.0 and TLS/*, unless one of them is named beside it.
+    Any {
+        /// Tokens named beside `"any"`, lower case.
+        also: Vec<String>,
+    },
+    /// Only these, lower case.
+    Only(Vec<String>),
+}
+
+/// How a session is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Opaque bytes, moved by the kernel where it may.
+    ZeroCopy,
+}
+
+/// How a relay moves bytes, as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// splice where the probe finds it, else copy.
+    Auto,
+    /// splice(2), with copy as the fallback.
+    Splice,
+    /// recv and send.
+    Copy,
+}
+
+/// One upstream address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// As the operator wrote it: for logs.
+    pub text: String,
+    /// Where it leads; names are resolved once, at start. Never empty.
+    pub target: EndpointTarget,
+}
+
+/// Where an endpoint leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointTarget {
+    /// Addresses of one name, tried in order.
+    Tcp(Vec<SocketAddr>),
+    /// A path.
+    Unix(PathBuf),
+}
+
+/// A route's timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until the upstream accepts; default 5 s.
+    pub connect: Duration,
+    /// Accept to 101; default 10 s.
+    pub handshake: Duration,
+    /// Relay without a byte in either direction; `None` is off. Default 1 h.
+    pub idle: Option<Duration>,
+    /// One side has ended, the other makes no progress; `None` is off. Default 30 s.
+    pub half_close: Option<Duration>,
+}
+
+/// Reads the text of a configuration file; `file` is its name in faults. Names in `to` are looked up once, here.
+pub fn from_toml(text: &str, file: &str) -> Result<Config, Faults> {
+    file::parse(text, file, &lookup)
+}
+
+/// As [`from_toml`], with `resolve` instead of the system's name service.
+pub fn from_toml_with(
+    text: &str,
+    file: &str,
+    resolve: value::Resolve<'_>,
+) -> Result<Config, Faults> {
+    file::parse(text, file, resolve)
+}
+
+/// What flags, environment and file amount to; a flag comes before the file, the file before the default.
+pub fn load(sources: Sources) -> Result<Config, Faults> {
+    load::load(sources, &lookup)
+}
+
+fn lookup(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    (name, port).to_socket_addrs().map(Iterator::collect)
+}
+
+impl Gateway {
+    /// Whether `peer` may tell us about other clients.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
+}

@@ -1,0 +1,393 @@
+//! Single values, as flags, environment and file write them. Each `Err` completes "KEY: …": what the value
+//! must be, and what it is.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{Endpoint, EndpointTarget, Engine, HostPattern, Listen, Mode, Runtime};
+
+/// The addresses of a name; given as a parameter so that tests need no name service.
+pub type Resolve<'r> = &'r dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+
+/// `sun_path` without its final NUL, unix(7).
+const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// A worker is a thread; more of them than this is a slip of the finger.
+pub(super) const WORKERS: RangeInclusive<u64> = 1..=1024;
+/// What most timers may be set to.
+pub(super) const TIMER: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
+
+/// How long a drain may take: `"30"`, `"30s"`, `"500ms"`, `"5m"` or `"1h"`.
+pub fn drain(text: &str) -> Result<Duration, String> {
+    let wanted = || format!("must be {}, not {text:?}", duration_wanted(&TIMER));
+    parse_duration(text).filter(|value| TIMER.contains(value)).ok_or_else(wanted)
+}
+
+/// A number of workers.
+pub fn workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if WORKERS.contains(&number) => Ok(number as usize),
+        _ => {
+            let (low, high) = WORKERS.into_inner();
+            Err(format!("must be a whole number from {low} to {high}, not {text:?}"))
+        }
+    }
+}
+
+/// What a duration within `range` looks like, for messages.
+pub(super) fn duration_wanted(range: &RangeInclusive<Duration>) -> String {
+    let (low, high) = (in_words(*range.start()), in_words(*range.end()));
+    format!("seconds or a duration like \"500ms\", \"30s\", \"5m\", \"1h\", from {low} to {high}")
+}
+
+/// The duration a text means, of any length.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let milliseconds = match unit {
+        "ms" => number,
+        "s" | "" => number.checked_mul(1_000)?,
+        "m" => number.checked_mul(60_000)?,
+        "h" => number.checked_mul(3_600_000)?,
+        _ => return None,
+    };
+    Some(Duration::from_millis(milliseconds))
+}
+
+fn in_words(value: Duration) -> String {
+    match value.as_millis() {
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+/// `auto`, `uring` or `epoll`.
+pub fn runtime(text: &str) -> Result<Runtime, String> {
+    match text {
+        "auto" => Ok(Runtime::Auto),
+        "uring" => Ok(Runtime::Uring),
+        "epoll" => Ok(Runtime::Epoll),
+        _ => Err(format!("must be \"auto\", \"uring\" or \"epoll\", not {text:?}")),
+    }
+}
+
+/// `zero-copy`; `inspect` is announced and refused.
+pub fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "zero-copy" => Ok(Mode::ZeroCopy),
+        "inspect" => Err("\"inspect\" is not in this release; use \"zero-copy\"".to_owned()),
+        _ => Err(format!("must be \"zero-copy\", not {text:?}")),
+    }
+}
+
+/// `auto`, `splice` or `copy`; `uring` is announced and refused.
+pub fn engine(text: &str) -> Result<Engine, String> {
+    match text {
+        "auto" => Ok(Engine::Auto),
+        "splice" => Ok(Engine::Splice),
+        "copy" => Ok(Engine::Copy),
+        "uring" => {
+            Err("\"uring\" is not in this release; use \"auto\", \"splice\" or \"copy\"".to_owned())
+        }
+        _ => Err(format!("must be \"auto\", \"splice\" or \"copy\", not {text:?}")),
+    }
+}
+
+/// `127.0.0.1:8080`, `[::]:8080` or `unix:/path`. A port alone is refused: how far a gateway can be reached is
+/// not something to guess.
+pub fn listen(text: &str) -> Result<Listen, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix(path).map(Listen::Unix);
+    }
+    text.parse().map(Listen::Tcp).map_err(|_| {
+        format!(
+            "must be an IP address and a port (\"127.0.0.1:8080\", \"0.0.0.0:8080\", \"[::]:8080\") \
+             or \"unix:/path\", not {text:?}"
+        )
+    })
+}
+
+/// `host:port`, `[v6]:port` or `unix:/path`; a name is looked up through `resolve`.
+pub fn endpoint(text: &str, resolve: Resolve<'_>) -> Result<Endpoint, String> {
+    let wanted = || {
+        format!(
+            "must be \"host:port\", \"[v6]:port\" or \"unix:/path\", without scheme or path, not {text:?}"
+        )
+    };
+    let target = if let Some(path) = text.strip_prefix("unix:") {
+        EndpointTarget::Unix(unix(path)?)
+    } else if let Ok(address) = text.parse::<SocketAddr>() {
+        EndpointTarget::Tcp(vec![address])
+    } else {
+        let (name, port) = text.rsplit_once(':').ok_or_else(wanted)?;
+        let port = port.parse().map_err(|_| wanted())?;
+        if !is_name(name) {
+            return Err(wanted());
+        }
+        match resolve(name, port) {
+            Ok(addresses) if !addresses.is_empty() => EndpointTarget::Tcp(addresses),
+            Ok(_) => return Err(format!("{text:?}: the name has no address; check its spelling")),
+            Err(error) => return Err(format!("{text:?}: the name does not resolve: {error}")),
+        }
+    };
+    match &target {
+        EndpointTarget::Tcp(addresses) if addresses.iter().any(|address| address.port() == 0) => {
+            Err(format!("must have a port from 1 to 65535, not {text:?}"))
+        }
+        _ => Ok(Endpoint { text: text.to_owned(), target }),
+    }
+}
+
+/// `chat.example.com`, `*.example.com` or an IP address, in any case, without port.
+pub fn host(text: &str) -> Result<HostPattern, String> {
+    let lower = text.to_ascii_lowercase();
+    if text == "*" {
+        return Err("\"*\" is what a route without host means; leave the key out".to_owned());
+    }
+    if let Some(suffix) = lower.strip_prefix('*')
+        && suffix.strip_prefix('.').is_some_and(is_name)
+    {
+        return Ok(HostPattern::Suffix(suffix.to_owned()));
+    }
+    if let Some(address) = lower.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'))
+        && let Ok(address) = address.parse::<Ipv6Addr>()
+    {
+        return Ok(HostPattern::Exact(format!("[{address}]")));
+    }
+    if is_name(&lower) {
+        return Ok(HostPattern::Exact(lower));
+    }
+    Err(format!("must be \"name.example.com\" or \"*.example.com\", without port, not {text:?}"))
+}
+
+/// A path prefix: starts with `/`, and is what a client would send unencoded.
+pub fn path(text: &str) -> Result<String, String> {
+    let sane = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
+    let problem = if !text.starts_with('/') {
+        "start with \"/\""
+    } else if text.contains(['?', '#']) {
+        "be a path alone, without query or fragment"
+    } else if text.contains('%') {
+        "be written without %-encoding"
+    } else if text.split('/').any(|segment| segment == "." || segment == "..") {
+        "not have \".\" or \"..\" as a segment"
+    } else if !text.bytes().all(sane) {
+        "consist of characters that a URL path may have"
+    } else {
+        return Ok(text.to_owned());
+    };
+    Err(format!("must {problem}, not {text:?}"))
+}
+
+/// An upgrade token: a name, or a name and a version (RFC 9110 §7.8); returned in lower case.
+pub fn protocol(text: &str) -> Result<String, String> {
+    let (name, version) = text.split_once('/').unwrap_or((text, "x"));
+    if is_token(name) && is_token(version) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("must be tokens like \"websocket\" or \"IRC/6.9\", or \"any\", not {text:?}"))
+}
+
+/// A name for logs and metrics.
+pub fn route_name(text: &str) -> Result<String, String> {
+    let sane = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(sane) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("must be 1 to 64 of A-Z, a-z, 0-9, \"-\", \"_\" and \".\", not {text:?}"))
+}
+
+/// The gateway's name: a token, for `Via`.
+pub fn gateway_name(text: &str) -> Result<String, String> {
+    if text.len() <= 64 && is_token(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("must be a token of at most 64 characters (RFC 9110 §5.6.2), not {text:?}"))
+}
+
+/// `10.0.0.0/8`, or a single address.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("must be networks like \"10.0.0.0/8\" or addresses, not {text:?}"))
+}
+
+fn unix(path: &str) -> Result<PathBuf, String> {
+    if path.is_empty() || path.contains('\0') {
+        return Err("must have a path after \"unix:\"".to_owned());
+    }
+    if path.len() > UNIX_PATH_BYTES_MAX {
+        return Err(format!(
+            "must have at most {UNIX_PATH_BYTES_MAX} bytes of path, not {}",
+            path.len()
+        ));
+    }
+    Ok(path.into())
+}
+
+/// A DNS name, underscores admitted as in service names.
+fn is_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+fn is_token(text: &str) -> bool {
+    let tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(tchar)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    fn no_names(name: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+        panic!("{name:?} is no name to look up")
+    }
+
+    #[test]
+    fn durations_have_a_unit_or_are_seconds() {
+        let cases = [("0", 0), ("30", 30_000), ("30s", 30_000), ("500ms", 500), ("5m", 300_000)];
+        for (text, milliseconds) in cases.into_iter().chain([("1h", 3_600_000), ("01s", 1000)]) {
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
+        }
+        let overflow = "18446744073709551615h";
+        for text in ["", "s", "1d", "1 s", " 1", "-1", "+1", "1.5s", "1S", "off", "1s1s", overflow]
+        {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_drain_lasts_between_a_millisecond_and_a_day() {
+        assert_eq!(drain("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!(drain("24h"), Ok(Duration::from_secs(86_400)));
+        for text in ["0", "0ms", "86401", "25h", "off"] {
+            assert!(drain(text).unwrap_err().contains("from 1ms to 24h"), "{text}");
+        }
+    }
+
+    #[test]
+    fn listeners_are_addresses_or_unix_paths() {
+        for text in ["127.0.0.1:8080", "[::]:8080", "0.0.0.0:0", "[fe80::1%2]:80"] {
+            assert_eq!(listen(text), Ok(Listen::Tcp(text.parse().unwrap())), "{text}");
+        }
+        assert_eq!(listen("unix:/run/x"), Ok(Listen::Unix("/run/x".into())));
+        let long = format!("unix:/{LONG}{LONG}");
+        let wrong = ["", ":8080", "8080", "localhost:80", "127.0.0.1", "::1:80", "1.2.3.4:65536"];
+        for text in wrong.into_iter().chain(["unix:", "unix:a\0b", "/run/x", long.as_str()]) {
+            assert!(listen(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn unix_paths_fit_into_sun_path() {
+        let path = |length: usize| format!("unix:/{}", "a".repeat(length - 1));
+        assert!(listen(&path(107)).is_ok());
+        assert!(listen(&path(108)).unwrap_err().contains("107"));
+    }
+
+    #[test]
+    fn addresses_and_paths_are_endpoints_without_a_look_up() {
+        let tcp = |text: &str| EndpointTarget::Tcp(vec![text.parse().unwrap()]);
+        for text in ["127.0.0.1:80", "[::1]:65535"] {
+            assert_eq!(endpoint(text, &no_names).unwrap().target, tcp(text), "{text}");
+        }
+        let unix = endpoint("unix:/run/x", &no_names).unwrap();
+        assert_eq!(unix.target, EndpointTarget::Unix("/run/x".into()));
+        assert_eq!(unix.text, "unix:/run/x");
+        let wrong =
+            ["", "app", ":80", "app:", "app:x", "app:65536", "ws://app:80", "app:80/", "a b:1"];
+        for text in wrong.into_iter().chain(["::1:80", "[::1]", "[app]:80", "unix:", "127.0.0.1:0"])
+        {
+            assert!(endpoint(text, &no_names).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_address_of_a_name_belongs_to_the_endpoint() {
+        let both = [SocketAddr::from(([192, 0, 2, 1], 80)), SocketAddr::from(([192, 0, 2, 2], 80))];
+        let resolve = |name: &str, port| match (name, port) {
+            ("app_1.test", 80) => Ok(both.to_vec()),
+            ("empty.test", _) => Ok(vec![]),
+            _ => Err(io::Error::other("gone")),
+        };
+        let found = endpoint("app_1.test:80", &resolve).unwrap();
+        assert_eq!(found.target, EndpointTarget::Tcp(both.to_vec()));
+        assert!(endpoint("empty.test:80", &resolve).unwrap_err().contains("no address"));
+        assert!(endpoint("other.test:80", &resolve).unwrap_err().ends_with("resolve: gone"));
+    }
+
+    #[test]
+    fn hosts_are_names_suffixes_or_addresses() {
+        let exact = |text: &str| Ok(HostPattern::Exact(text.into()));
+        assert_eq!(host("Chat.Example.COM"), exact("chat.example.com"));
+        assert_eq!(host("localhost"), exact("localhost"));
+        assert_eq!(host("192.0.2.1"), exact("192.0.2.1"));
+        assert_eq!(host("[2001:DB8:0::1]"), exact("[2001:db8::1]"));
+        assert_eq!(host("*.Example.com"), Ok(HostPattern::Suffix(".example.com".into())));
+        let wrong = ["", "*", "*.", "*example.com", "a.*.com", "a..b", ".a", "a.", "a:80", "a b"];
+        for text in wrong.into_iter().chain(["-a", "a-", "a/b", "[::1", "::1", "ä.de", LONG]) {
+            assert!(host(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_are_plain_prefixes() {
+        for text in ["/", "/ws", "/ws/", "/a/b", "/...", "/a..b", "/~x@y:z;p=1,2!$&'()*+-._"] {
+            assert_eq!(path(text), Ok(text.to_owned()));
+        }
+        let wrong = ["", "ws", "*", "http://a/", "/a?b", "/a#b", "/%61", "/.", "/..", "/a/./b"];
+        for text in wrong.into_iter().chain(["/a/..", "/a b", "/ä", "/a\\b", "/a\r\n", "/{x}"]) {
+            assert!(path(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn protocols_are_tokens_with_at_most_one_version() {
+        for (text, lower) in [("WebSocket", "websocket"), ("IRC/6.9", "irc/6.9"), ("h2c", "h2c")] {
+            assert_eq!(protocol(text), Ok(lower.to_owned()));
+        }
+        for text in ["", "/", "a/", "/1", "a/1/2", "a b", "a,b", "a;b", "\"a\"", "ä"] {
+            assert!(protocol(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_short_and_plain() {
+        let fits = &LONG[..64];
+        assert_eq!(route_name(fits), Ok(fits.to_owned()));
+        assert_eq!(gateway_name("a!b"), Ok("a!b".to_owned()));
+        let long = format!("{fits}a");
+        for text in ["", "a b", "a\"b", "ä", long.as_str()] {
+            assert!(route_name(text).is_err() && gateway_name(text).is_err(), "{text}");
+        }
+        assert!(route_name("a!b").is_err());
+    }
+
+    #[test]
+    fn networks_may_be_single_addresses() {
+        let peer = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(network("10.0.0.0/8").unwrap().contains(&peer("10.255.0.1")));
+        let one = network("192.0.2.7").unwrap();
+        assert!(one.contains(&peer("192.0.2.7")) && !one.contains(&peer("192.0.2.6")));
+        assert!(network("2001:db8::1").unwrap().contains(&peer("2001:db8::1")));
+        for text in ["", "10.0.0.0/33", "10.0.0/8", "any", "::/129"] {
+            assert!(network(text).is_err(), "{text}");
+        }
+    }
+}

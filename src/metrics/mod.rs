@@ -1,0 +1,168 @@
+//! Counters: one set per worker, written by that worker alone, summed by whoever reads.
+//!
+//! A counter is an atomic only so that another thread may read it: its writer loads and stores, so the
+//! data path pays for no locked instruction and no shared cache line.
+
+mod labels;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+pub use self::labels::{Direction, Engine, Reason, Reasons, UpgradeResult};
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning worker may call this.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Takes `n` off a gauge. Only the owning worker may call this.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    /// What it says now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One worker's counters.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Times accept had to back off: no descriptors, no memory.
+    pub accept_backoffs: Counter,
+    /// Gauge: connections accepted and not ended.
+    pub connections_open: Counter,
+    /// Gauge: joined sessions.
+    pub sessions_open: Counter,
+    /// Sessions that were taken out of a relay to go on in another.
+    pub detached: Counter,
+    /// Access log lines that were dropped because the writer was behind.
+    pub log_dropped: Counter,
+    /// Gauge: pipes that hold bytes.
+    pub pipes_used: Counter,
+    /// Gauge: pipes kept for the next fill.
+    pub pipes_free: Counter,
+    /// Pipes that came smaller than 64 KiB and were refused.
+    pub pipes_degraded: Counter,
+    upgrades: [Counter; UpgradeResult::ALL.len()],
+    bytes: [[Counter; 2]; Engine::ALL.len()],
+    fallbacks: [Counter; Reason::ALL.len()],
+    paused: [Counter; 2],
+    paused_nanos: [Counter; 2],
+}
+
+impl Counters {
+    /// One request for an upgrade came to this.
+    pub fn upgrade(&self, result: UpgradeResult) {
+        self.upgrades[result as usize].add(1);
+    }
+
+    /// `n` bytes were taken from the source of `direction` by `engine`.
+    pub fn moved(&self, engine: Engine, direction: Direction, n: u64) {
+        self.bytes[engine as usize][direction as usize].add(n);
+    }
+
+    /// A direction fell back for `reason`.
+    pub fn fallback(&self, reason: Reason) {
+        self.fallbacks[reason as usize].add(1);
+    }
+
+    /// The sink of `direction` takes no more for now: its source is not read.
+    pub fn paused(&self, direction: Direction) {
+        self.paused[direction as usize].add(1);
+    }
+
+    /// A pause of `direction` ended after `nanos`.
+    pub fn resumed(&self, direction: Direction, nanos: u64) {
+        self.paused_nanos[direction as usize].add(nanos);
+    }
+}
+
+/// The sum over all workers at one moment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Snapshot {
+    /// See [`Counters::accepted`].
+    pub accepted: u64,
+    /// See [`Counters::accept_backoffs`].
+    pub accept_backoffs: u64,
+    /// See [`Counters::connections_open`].
+    pub connections_open: u64,
+    /// See [`Counters::sessions_open`].
+    pub sessions_open: u64,
+    /// See [`Counters::detached`].
+    pub detached: u64,
+    /// See [`Counters::log_dropped`].
+    pub log_dropped: u64,
+    /// See [`Counters::pipes_used`].
+    pub pipes_used: u64,
+    /// See [`Counters::pipes_free`].
+    pub pipes_free: u64,
+    /// See [`Counters::pipes_degraded`].
+    pub pipes_degraded: u64,
+    /// By [`UpgradeResult`].
+    pub upgrades: BTreeMap<&'static str, u64>,
+    /// By engine, then direction.
+    pub bytes: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
+    /// By reason.
+    pub fallbacks: BTreeMap<&'static str, u64>,
+    /// By direction: how often a source was not read because its sink was full.
+    pub paused: BTreeMap<&'static str, u64>,
+    /// By direction: for how long, in seconds.
+    pub paused_seconds: BTreeMap<&'static str, f64>,
+}
+
+impl Snapshot {
+    /// Sums what the workers say now.
+    pub fn of<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Snapshot {
+        let mut sum = Snapshot::default();
+        for worker in workers {
+            sum.add(worker);
+        }
+        sum
+    }
+
+    /// Bytes that `engine` carried in `direction`.
+    pub fn bytes_by(&self, engine: Engine, direction: Direction) -> u64 {
+        self.bytes[engine.as_str()][direction.as_str()]
+    }
+
+    fn add(&mut self, worker: &Counters) {
+        self.accepted += worker.accepted.get();
+        self.accept_backoffs += worker.accept_backoffs.get();
+        self.connections_open = self.connections_open.wrapping_add(worker.connections_open.get());
+        self.sessions_open = self.sessions_open.wrapping_add(worker.sessions_open.get());
+        self.detached += worker.detached.get();
+        self.log_dropped += worker.log_dropped.get();
+        self.pipes_used += worker.pipes_used.get();
+        self.pipes_free += worker.pipes_free.get();
+        self.pipes_degraded += worker.pipes_degraded.get();
+        for result in UpgradeResult::ALL {
+            *self.upgrades.entry(result.as_str()).or_default() +=
+                worker.upgrades[result as usize].get();
+        }
+        for reason in Reason::ALL {
+            *self.fallbacks.entry(reason.as_str()).or_default() +=
+                worker.fallbacks[reason as usize].get();
+        }
+        for direction in Direction::BOTH {
+            let (index, word) = (direction as usize, direction.as_str());
+            for engine in Engine::ALL {
+                *self.bytes.entry(engine.as_str()).or_default().entry(word).or_default() +=
+                    worker.bytes[engine as usize][index].get();
+            }
+            *self.paused.entry(word).or_default() += worker.paused[index].get();
+            *self.paused_seconds.entry(word).or_default() +=
+                worker.paused_nanos[index].get() as f64 / 1e9;
+        }
+    }
+}

@@ -4,3 +4,5 @@ pub mod config;
 pub mod error;
 pub mod metrics;
 pub mod route;
+#[allow(unsafe_code)]
+pub mod sys;

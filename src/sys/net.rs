@@ -1,0 +1,226 @@
+//! Sockets: listening, accepting and connecting, all non-blocking and close-on-exec from birth.
+//!
+//! <https://man7.org/linux/man-pages/man2/accept4.2.html>, <https://man7.org/linux/man-pages/man2/connect.2.html>.
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::unix::AsyncFd;
+
+use super::{Errno, cvt};
+
+/// Options of a TCP socket, both legs.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpOptions {
+    /// `TCP_NODELAY`.
+    pub nodelay: bool,
+    /// Idle time before the first keepalive probe; `None`: no keepalive.
+    pub keepalive: Option<Duration>,
+    /// Time between probes.
+    pub keepalive_interval: Duration,
+    /// Unanswered probes until the connection is dropped.
+    pub keepalive_probes: u32,
+    /// `TCP_USER_TIMEOUT`; `None`: the kernel's.
+    pub user_timeout: Option<Duration>,
+}
+
+impl TcpOptions {
+    /// Sets all of them. A listener hands them on to the sockets it accepts, so it pays once.
+    fn apply(&self, socket: &Socket) -> io::Result<()> {
+        socket.set_tcp_nodelay(self.nodelay)?;
+        self.apply_liveness(socket)
+    }
+
+    /// The same for a connect. No peer on this very machine can vanish without a FIN or a reset, so the
+    /// options that find out are left away there: they are most of the calls that make a socket.
+    fn apply_for(&self, socket: &Socket, address: SocketAddr) -> io::Result<()> {
+        socket.set_tcp_nodelay(self.nodelay)?;
+        if address.ip().is_loopback() { Ok(()) } else { self.apply_liveness(socket) }
+    }
+
+    fn apply_liveness(&self, socket: &Socket) -> io::Result<()> {
+        if let Some(idle) = self.keepalive {
+            let mut keepalive =
+                TcpKeepalive::new().with_time(idle).with_interval(self.keepalive_interval);
+            if self.user_timeout.is_none() {
+                // With a user timeout the kernel counts time, not probes (tcp(7)).
+                keepalive = keepalive.with_retries(self.keepalive_probes);
+            }
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        if self.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(self.user_timeout)?;
+        }
+        Ok(())
+    }
+}
+
+/// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A TCP listener that shares its port with the other workers' (`SO_REUSEPORT`).
+pub fn listen_tcp(address: SocketAddr, options: &TcpOptions) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        // One address, one family: `[::]` beside `0.0.0.0` is then no conflict.
+        socket.set_only_v6(true)?;
+    }
+    options.apply(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A Unix listener. A socket file that nobody listens on any more is replaced; any other file is not.
+pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
+    let address = SockAddr::unix(path)?;
+    let stale = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+        && Socket::new(Domain::UNIX, Type::STREAM, None)?
+            .connect(&address)
+            .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    if stale {
+        std::fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&address)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The TCP address that a socket is bound to; `None` for a Unix socket.
+pub fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+    SockRef::from(&socket).local_addr().ok()?.as_socket()
+}
+
+/// A listening socket, registered with the worker's reactor.
+#[derive(Debug)]
+pub struct Acceptor {
+    io: AsyncFd<OwnedFd>,
+}
+
+impl Acceptor {
+    /// Registers a listening socket with the reactor of the current thread's runtime.
+    pub fn new(fd: OwnedFd) -> io::Result<Acceptor> {
+        // SAFETY: `OwnedFd` always answers with the one descriptor that it owns, and it is not closed
+        // before `AsyncFd` deregisters it on drop.
+        let io = unsafe { AsyncFd::register(fd) }?;
+        Ok(Acceptor { io })
+    }
+
+    /// The next connection and, over TCP, its peer; pending when none is there.
+    pub fn poll_accept(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<(OwnedFd, Option<SocketAddr>)>> {
+        loop {
+            let mut guard = ready!(self.io.poll_read_ready(cx))?;
+            match accept(self.io.get_ref().as_fd()) {
+                Err(error) if Errno::of(&error) == Errno::Again => guard.clear_ready(),
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// The next connection if one is there now.
+    pub fn accept_now(&self) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+        accept(self.io.get_ref().as_fd())
+    }
+}
+
+fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let accept = |storage: *mut _, len: *mut libc::socklen_t| {
+        // SAFETY: socket2 passes storage that is large enough for every address, and its length.
+        let fd = cvt(unsafe {
+            libc::accept4(
+                listener.as_raw_fd(),
+                storage,
+                len,
+                libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+            )
+        } as isize)?;
+        Ok(fd as i32)
+    };
+    // SAFETY: on success accept4 has filled in the address and its length.
+    let (fd, address) = unsafe { SockAddr::try_init(|storage, len| accept(storage.cast(), len)) }?;
+    // SAFETY: accept4 returned a new descriptor that nothing else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok((socket, address.as_socket()))
+}
+
+/// What an accept error asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptFault {
+    /// The connection is gone before it was taken (`ECONNABORTED`, a pending network error): take the next.
+    Connection,
+    /// No descriptors or memory (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`): wait, some will come back.
+    Shortage,
+}
+
+/// Tells a broken connection from a shortage; accept(2) "Error handling".
+pub fn accept_fault(error: &io::Error) -> AcceptFault {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => {
+            AcceptFault::Shortage
+        }
+        _ => AcceptFault::Connection,
+    }
+}
+
+/// Where to connect.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// IPv4 or IPv6.
+    Tcp(SocketAddr, &'a TcpOptions),
+    /// A Unix stream socket.
+    Unix(&'a Path),
+}
+
+/// Starts a connect. The socket is connected when a write is possible and `SO_ERROR` is 0.
+///
+/// # Errors
+///
+/// `EAGAIN` from a Unix socket means that its backlog is full: nothing was started.
+pub fn start_connect(target: Target<'_>) -> io::Result<OwnedFd> {
+    let (socket, address) = match target {
+        Target::Tcp(address, options) => {
+            let socket =
+                Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+            options.apply_for(&socket, address)?;
+            (socket, SockAddr::from(address))
+        }
+        Target::Unix(path) => {
+            (Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?, SockAddr::unix(path)?)
+        }
+    };
+    match socket.connect(&address) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
+}
+
+/// How many descriptors this process may have open: soft and hard limit.
+pub fn nofile_limit() -> io::Result<(u64, u64)> {
+    // SAFETY: rlimit is plain old data; all zeroes is a value of it.
+    let mut limit: libc::rlimit = unsafe { mem::zeroed() };
+    // SAFETY: the kernel writes one rlimit.
+    cvt(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } as isize)?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Raises the soft limit of open descriptors to the hard limit: a session takes two.
+pub fn raise_nofile_limit() -> io::Result<u64> {
+    let (_, hard) = nofile_limit()?;
+    let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+    // SAFETY: the kernel only reads one rlimit.
+    cvt(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } as isize)?;
+    Ok(hard)
+}

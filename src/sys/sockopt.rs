@@ -1,0 +1,55 @@
+//! Socket options and questions that std and socket2 do not offer.
+//!
+//! <https://man7.org/linux/man-pages/man7/tcp.7.html>, <https://man7.org/linux/man-pages/man7/socket.7.html>.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use socket2::{Domain, SockRef};
+
+use super::cvt;
+
+/// Linux' SIOCOUTQNSD, which libc does not name: bytes in the send queue that were never sent.
+const SIOCOUTQNSD: libc::c_ulong = 0x894B;
+/// Linux' SIOCATMARK, asm-generic value.
+const SIOCATMARK: libc::c_ulong = 0x8905;
+
+/// Whether the next byte to read is the urgent byte: where splice(2) stops for ever (rule R3).
+pub fn at_urgent_mark(socket: BorrowedFd<'_>) -> bool {
+    ioctl_int(socket, SIOCATMARK).is_ok_and(|answer| answer != 0)
+}
+
+/// Bytes written to a TCP socket that were not sent even once; 0 for other sockets.
+pub fn unsent_bytes(socket: BorrowedFd<'_>) -> usize {
+    ioctl_int(socket, SIOCOUTQNSD).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(0))
+}
+
+/// Takes the pending error off the socket (`SO_ERROR`): a later read or splice will not report it again.
+pub fn take_error(socket: BorrowedFd<'_>) -> Option<io::Error> {
+    let mut errno: libc::c_int = 0;
+    let mut len = mem::size_of_val(&errno) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `errno`, an int of that size.
+    let ret = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut errno).cast(),
+            &raw mut len,
+        )
+    };
+    (cvt(ret as isize).is_ok() && errno != 0).then(|| io::Error::from_raw_os_error(errno))
+}
+
+/// Whether this is a Unix socket, where a hangup is also what a close in good order looks like.
+pub fn is_unix(socket: BorrowedFd<'_>) -> bool {
+    SockRef::from(&socket).domain().is_ok_and(|domain| domain == Domain::UNIX)
+}
+
+fn ioctl_int(socket: BorrowedFd<'_>, request: libc::c_ulong) -> io::Result<libc::c_int> {
+    let mut answer: libc::c_int = 0;
+    // SAFETY: both requests write one int to the pointer, which outlives the call.
+    cvt(unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut answer) } as isize)?;
+    Ok(answer)
+}

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod error;
+pub mod http;
 pub mod metrics;
 pub mod route;
 #[allow(unsafe_code)]

@@ -4,6 +4,7 @@ pub mod config;
 pub mod error;
 pub mod http;
 pub mod metrics;
+pub mod relay;
 pub mod route;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -1,0 +1,314 @@
+//! One direction of a relay at work: the step that its [`half`](super::half) names, again and again, until it
+//! waits for something or has spent its share.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::half::{Close, Step};
+use super::{Direction, Engine, Failure, Reason, Relay, copy, splice};
+use crate::error::{End, Kind, Side, Stage};
+use crate::sys::sockopt;
+use crate::sys::stream::{Readable, Stream};
+
+/// Bytes that one session may take per poll before the worker looks at its neighbours (rule R16).
+const BYTES_PER_POLL: usize = 1 << 20;
+
+/// What a fill came to.
+pub(super) enum Filled {
+    /// Bytes were taken; more may be there.
+    Bytes(u64),
+    /// Bytes were taken, and there were no more.
+    Last(u64),
+    /// Nothing is there now.
+    Nothing,
+    /// A signal came between; try again.
+    Again,
+    /// The source ended.
+    Ended,
+    /// This call cannot do it.
+    Refused(Reason),
+    /// The source failed.
+    Failed(io::Error),
+}
+
+/// What a drain or a flush came to.
+pub(super) enum Moved {
+    /// Some bytes went out.
+    Bytes,
+    /// The sink takes nothing now.
+    Blocked,
+    /// This call cannot do it.
+    Refused(Reason),
+    /// The sink failed.
+    Failed(io::Error),
+}
+
+impl Relay {
+    /// One direction, until it waits for something or has spent its share; true in the latter case.
+    pub(super) fn advance(
+        &mut self,
+        direction: Direction,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, End> {
+        let mut allowance = BYTES_PER_POLL;
+        loop {
+            match self.ways[direction as usize].half.step() {
+                Step::Closed(_) => return Ok(false),
+                Step::Finish => self.finish(direction),
+                Step::Drain { .. } | Step::Flush { .. } => {
+                    if !self.deliver(direction, cx)? {
+                        return Ok(false);
+                    }
+                }
+                Step::Fill if allowance == 0 => return Ok(true),
+                Step::Fill => match self.fill(direction, cx)? {
+                    Some(taken) => allowance = allowance.saturating_sub(taken),
+                    None => return Ok(false),
+                },
+            }
+        }
+    }
+
+    /// Takes bytes from the source; `None` when there is nothing to take now.
+    fn fill(&mut self, direction: Direction, cx: &mut Context<'_>) -> Result<Option<usize>, End> {
+        let (source, sink) = ends(&self.downstream, &self.upstream, direction);
+        let way = &mut self.ways[direction as usize];
+        let eager = std::mem::take(&mut way.eager);
+        let readable = match source.poll_readable(cx) {
+            Poll::Ready(Ok(readable)) => readable,
+            Poll::Ready(Err(error)) => return self.source_failed(direction, error).map(Some),
+            Poll::Pending if eager => Readable::Maybe,
+            Poll::Pending => {
+                self.watch_sink(direction, cx);
+                return Ok(None);
+            }
+        };
+        let mut engine = way.engine;
+        let mut filled = match engine {
+            Engine::Splice => splice::fill(way, source, &self.kit),
+            Engine::Copy => copy::fill(way, source, sink, &self.kit),
+        };
+        if let Filled::Refused(reason) = filled {
+            self.refused(direction, reason)?;
+            let (source, sink) = ends(&self.downstream, &self.upstream, direction);
+            engine = Engine::Copy;
+            filled = copy::fill(&mut self.ways[direction as usize], source, sink, &self.kit);
+        }
+        let (source, _) = ends(&self.downstream, &self.upstream, direction);
+        match filled {
+            Filled::Bytes(bytes) | Filled::Last(bytes) => {
+                if matches!(filled, Filled::Last(_)) {
+                    source.clear_readable(cx);
+                }
+                self.kit.counters.moved(engine, direction, bytes);
+                self.live.took(direction, engine, bytes);
+                self.live.gave(direction, self.ways[direction as usize].half.given());
+                Ok(Some(usize::try_from(bytes).unwrap_or(usize::MAX)))
+            }
+            Filled::Again => Ok(Some(0)),
+            Filled::Nothing if readable == Readable::Ended => {
+                self.ended_without_end(direction).map(Some)
+            }
+            Filled::Nothing => {
+                source.clear_readable(cx);
+                Ok(Some(0))
+            }
+            Filled::Ended => {
+                self.source_ended(direction);
+                Ok(Some(0))
+            }
+            Filled::Failed(error) => self.source_failed(direction, error).map(Some),
+            Filled::Refused(_) => unreachable!("copy refuses nothing"),
+        }
+    }
+
+    /// Gives the sink what is held; false when it takes nothing now.
+    fn deliver(&mut self, direction: Direction, cx: &mut Context<'_>) -> Result<bool, End> {
+        let (_, sink) = ends(&self.downstream, &self.upstream, direction);
+        let way = &mut self.ways[direction as usize];
+        let moved = match way.half.step() {
+            Step::Drain { in_pipe } => splice::drain(way, sink, &self.kit, in_pipe),
+            _ => copy::flush(way, sink),
+        };
+        match moved {
+            Moved::Bytes => {
+                let given = way.half.given();
+                self.live.gave(direction, given);
+                self.unpause(direction);
+                Ok(true)
+            }
+            Moved::Blocked => Ok(self.pause(direction, cx)),
+            Moved::Refused(reason) => {
+                self.refused(direction, reason)?;
+                let way = &mut self.ways[direction as usize];
+                if let Step::Drain { in_pipe } = way.half.step()
+                    && let Err(error) = splice::rescue(way, &self.kit, in_pipe)
+                {
+                    self.sink_failed(direction, Kind::Io { call: "read", source: error });
+                }
+                Ok(true)
+            }
+            Moved::Failed(error) => {
+                let end = End::io(sink_side(direction), Stage::Relay, "send", error);
+                self.sink_failed(direction, end.kind);
+                Ok(true)
+            }
+        }
+    }
+
+    /// The sink is full. Waits for room, and watches both ends for a reset meanwhile (rule R9): the source
+    /// is not read, so its reset would not be seen. True when something changed at once.
+    fn pause(&mut self, direction: Direction, cx: &mut Context<'_>) -> bool {
+        let way = &mut self.ways[direction as usize];
+        if way.paused_since.is_none() {
+            way.paused_since = Some(Instant::now());
+            // A sink that is slower than its source needs no wide pipe: it would only hold more.
+            way.full_fills = 0;
+            self.kit.counters.paused(direction);
+            self.live.paused(direction);
+        }
+        let (source, sink) = ends(&self.downstream, &self.upstream, direction);
+        if sink.poll_hangup(cx) {
+            let kind = gone(sink);
+            self.sink_failed(direction, kind);
+            return true;
+        }
+        // A Unix socket hangs up when its peer closes in good order, too, and a reset of it leaves what
+        // came before readable: the read will tell, once there is room for what it brings.
+        if !source.poll_hangup(cx) || sockopt::is_unix(source.as_fd()) {
+            return false;
+        }
+        if let Some(error) = sockopt::take_error(source.as_fd()) {
+            let end = End::io(source_side(direction), Stage::Relay, "poll", error);
+            self.fail(end.side, end.kind);
+        }
+        if self.has_failed(source_side(direction)) {
+            self.drop_pipe(direction);
+            self.ways[direction as usize].half.source_failed();
+            return true;
+        }
+        false
+    }
+
+    /// Nothing to fill. When the sink's own direction is over, nobody reads it: only this notices its reset.
+    fn watch_sink(&mut self, direction: Direction, cx: &mut Context<'_>) {
+        if self.ways[direction.reverse() as usize].half.source_is_open() {
+            return;
+        }
+        let (_, sink) = ends(&self.downstream, &self.upstream, direction);
+        if sink.poll_hangup(cx) {
+            let kind = gone(sink);
+            self.sink_failed(direction, kind);
+        }
+    }
+
+    /// The sink is told that no more will come.
+    fn finish(&mut self, direction: Direction) {
+        let (_, sink) = ends(&self.downstream, &self.upstream, direction);
+        let is_last = matches!(
+            self.ways[direction.reverse() as usize].half.step(),
+            Step::Closed(Close::Ended)
+        );
+        // When this is the last thing that happens the close says it as well. ENOTCONN: the sink is gone
+        // already, which its own direction will find out.
+        if !is_last {
+            let _ = sink.shutdown_write();
+        }
+        self.ways[direction as usize].half.finished();
+        self.live.set_half_closed();
+    }
+
+    fn source_ended(&mut self, direction: Direction) {
+        // A side whose reset was seen by a write reads as an end: it was none.
+        if self.has_failed(source_side(direction)) {
+            self.ways[direction as usize].half.source_failed();
+        } else {
+            self.ways[direction as usize].half.source_ended();
+        }
+    }
+
+    /// Readiness says that the source is over, and yet a read would wait: believe the socket's error.
+    fn ended_without_end(&mut self, direction: Direction) -> Result<usize, End> {
+        let (source, _) = ends(&self.downstream, &self.upstream, direction);
+        let error = sockopt::take_error(source.as_fd())
+            .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+        self.source_failed(direction, error)
+    }
+
+    /// The source was reset, or timed out: nothing more can come, and nothing can be sent to it either.
+    fn source_failed(&mut self, direction: Direction, error: io::Error) -> Result<usize, End> {
+        let end = End::io(source_side(direction), Stage::Relay, "recv", error);
+        self.fail(end.side, end.kind);
+        self.ways[direction as usize].half.source_failed();
+        Ok(0)
+    }
+
+    /// The sink takes no more. Its own direction may still deliver what it sent before (rule R9).
+    fn sink_failed(&mut self, direction: Direction, kind: Kind) {
+        self.fail(sink_side(direction), kind);
+        self.drop_pipe(direction);
+        self.ways[direction as usize].half.sink_failed();
+        self.ways[direction.reverse() as usize].eager = true;
+    }
+
+    fn has_failed(&self, side: Side) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.side == side)
+    }
+
+    fn fail(&mut self, side: Side, kind: Kind) {
+        if self.failure.is_none() {
+            self.failure = Some(Box::new(Failure { side, kind }));
+        }
+    }
+
+    /// splice cannot do what was asked: note why, and go on by copy unless that is forbidden.
+    fn refused(&mut self, direction: Direction, reason: Reason) -> Result<(), End> {
+        if self.live.met(direction, reason) {
+            self.kit.counters.fallback(reason);
+        }
+        // An urgent byte is no matter of the engine: only a receive can take it.
+        if self.kit.no_fallback && reason != Reason::Oob {
+            return Err(End::new(Side::Proxy, Stage::Relay, Kind::EngineRefused));
+        }
+        let spliced_before = self.live.carried(direction).spliced > 0;
+        let way = &mut self.ways[direction as usize];
+        if splice::is_final(way, reason, spliced_before) {
+            way.engine = Engine::Copy;
+        }
+        Ok(())
+    }
+}
+
+/// Source and sink of a direction.
+pub(super) fn ends<'s>(
+    down: &'s Stream,
+    up: &'s Stream,
+    direction: Direction,
+) -> (&'s Stream, &'s Stream) {
+    match direction {
+        Direction::ToUpstream => (down, up),
+        Direction::ToDownstream => (up, down),
+    }
+}
+
+fn source_side(direction: Direction) -> Side {
+    match direction {
+        Direction::ToUpstream => Side::Downstream,
+        Direction::ToDownstream => Side::Upstream,
+    }
+}
+
+fn sink_side(direction: Direction) -> Side {
+    source_side(direction.reverse())
+}
+
+/// How a socket that hung up is gone: by an error, or because its peer closed it in both directions, as
+/// only a Unix socket can say.
+fn gone(socket: &Stream) -> Kind {
+    match sockopt::take_error(socket.as_fd()) {
+        Some(error) => End::io(Side::Proxy, Stage::Relay, "poll", error).kind,
+        None => Kind::Completed,
+    }
+}

@@ -1,0 +1,288 @@
+//! Bytes between two joined sockets; knows no HTTP.
+//!
+//! A [`Relay`] is one future's worth of state that polls both directions. Each direction is a
+//! [`half::Half`]: fill, then drain to the last byte, then fill again; so backpressure is the kernel's,
+//! and an `EAGAIN` never has two meanings. Engines differ only in how a fill is done. A relay can be
+//! [detached](Relay::detach) between any two polls and [resumed](Relay::resume) by any worker or engine.
+
+pub mod half;
+pub mod idle;
+pub mod live;
+pub mod pool;
+
+mod advance;
+mod copy;
+mod kit;
+mod splice;
+mod way;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use self::advance::ends;
+use self::half::{Close, Step};
+pub use self::kit::Kit;
+pub use self::live::{Carried, Live};
+pub use self::way::{HeadData, Way};
+use crate::error::{End, Kind, Side, Stage};
+pub use crate::metrics::{Direction, Engine, Reason};
+use crate::sys::sockopt;
+use crate::sys::stream::Stream;
+
+/// A joined session at work.
+#[derive(Debug)]
+pub struct Relay {
+    downstream: Stream,
+    upstream: Stream,
+    ways: [Way; 2],
+    /// The first failure of either direction: it is the one that is reported.
+    failure: Option<Box<Failure>>,
+    live: Rc<Live>,
+    kit: Rc<Kit>,
+}
+
+/// All that a relay is: what another worker, engine or process needs to go on with it.
+#[derive(Debug)]
+pub struct Detached {
+    /// The side that connected to us.
+    pub downstream: OwnedFd,
+    /// The side we connected to.
+    pub upstream: OwnedFd,
+    /// Both directions, by [`Direction`], with at most one pipe each.
+    pub ways: [Way; 2],
+    /// Their counts so far.
+    pub carried: [Carried; 2],
+    /// A side that was reset already, and how: the other direction is still delivering.
+    failure: Option<Box<Failure>>,
+}
+
+/// The first thing that went wrong.
+#[derive(Debug)]
+struct Failure {
+    side: Side,
+    kind: Kind,
+}
+
+impl Detached {
+    /// Two sockets, both `O_NONBLOCK`, that were joined just now.
+    pub fn joined(downstream: OwnedFd, upstream: OwnedFd, ways: [Way; 2]) -> Detached {
+        let carried = [&ways[0], &ways[1]].map(Way::begun);
+        Detached { downstream, upstream, ways, carried, failure: None }
+    }
+
+    /// Lets `engine` carry both directions from here on.
+    pub fn switch(&mut self, engine: Engine) {
+        for way in &mut self.ways {
+            way.switch(engine);
+        }
+    }
+}
+
+impl Relay {
+    /// Joins two sockets that are registered with the runtime of the current thread already.
+    pub fn join(downstream: Stream, upstream: Stream, ways: [Way; 2], kit: Rc<Kit>) -> Relay {
+        let live = Rc::new(Live::resumed([&ways[0], &ways[1]].map(Way::begun)));
+        let [mut to_upstream, mut to_downstream] = ways;
+        // Readiness is as the exchange left it, but for an urgent byte: short reads stop there too.
+        to_upstream.eager = downstream.at_urgent_mark();
+        to_downstream.eager = upstream.at_urgent_mark();
+        let ways = [to_upstream, to_downstream];
+        Relay { downstream, upstream, ways, failure: None, live, kit }
+    }
+
+    /// Goes on with `detached` in the runtime of the current thread.
+    ///
+    /// # Errors
+    ///
+    /// The sockets cannot be registered with the reactor: no memory, or no room in epoll.
+    pub fn resume(detached: Detached, kit: Rc<Kit>) -> io::Result<Relay> {
+        let Detached { downstream, upstream, mut ways, carried, failure } = detached;
+        let (downstream, upstream) = (Stream::new(downstream)?, Stream::new(upstream)?);
+        let live = Rc::new(Live::resumed(carried));
+        for way in &mut ways {
+            way.eager = true;
+            if !way.half.source_is_open() {
+                live.set_half_closed();
+            }
+            if way.pipe.is_some() {
+                kit.pool.borrow().adopted();
+            }
+        }
+        Ok(Relay { downstream, upstream, ways, failure, live, kit })
+    }
+
+    /// Lets both sockets wake the task of `cx` and no other.
+    ///
+    /// A socket that an earlier task waited for keeps that task's waker until something happens to it, and the
+    /// waker keeps the task's memory: 3 KB per session that is idle from its first moment.
+    pub fn wake_only(&self, cx: &mut Context<'_>) {
+        for stream in [&self.downstream, &self.upstream] {
+            // A hangup is not asked for here: whoever writes or reads will find it.
+            let _ = stream.poll_hangup(cx);
+        }
+    }
+
+    /// Stops here and hands back all that the relay is; nothing is lost, nothing is sent.
+    pub fn detach(mut self) -> Detached {
+        for direction in Direction::BOTH {
+            self.unpause(direction);
+        }
+        let Relay { downstream, upstream, ways, failure, live, kit } = self;
+        for way in &ways {
+            if way.pipe.is_some() {
+                kit.pool.borrow().lost();
+            }
+        }
+        let carried = Direction::BOTH.map(|direction| live.carried(direction));
+        Detached {
+            downstream: downstream.into_fd(),
+            upstream: upstream.into_fd(),
+            ways,
+            carried,
+            failure,
+        }
+    }
+
+    /// The session's counts, readable while the relay runs.
+    pub fn live(&self) -> &Rc<Live> {
+        &self.live
+    }
+
+    /// Bytes that were taken in `direction` and not given: discarded, or held still.
+    pub fn undelivered(&self, direction: Direction) -> u64 {
+        let half = &self.ways[direction as usize].half;
+        half.discarded() + half.held()
+    }
+
+    /// The engine that the next fill of `direction` will use.
+    pub fn engine(&self, direction: Direction) -> Engine {
+        self.ways[direction as usize].engine
+    }
+
+    /// Moves what can be moved; ready when both directions are closed, or one failed and the other has
+    /// nothing left to deliver.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut yielded = false;
+        loop {
+            let before = self.closings();
+            for direction in Direction::BOTH {
+                match self.advance(direction, cx) {
+                    Ok(spent) => yielded |= spent,
+                    Err(end) => return Poll::Ready(end),
+                }
+            }
+            if let Some(end) = self.end() {
+                return Poll::Ready(end);
+            }
+            // What ends one direction concerns the other, which may have been looked at before: it has to
+            // watch its sink from now on, or to read what a broken side sent earlier.
+            if before == self.closings() {
+                break;
+            }
+        }
+        if yielded {
+            // Deferred until the reactor has run: a plain wake would starve the neighbours' readiness.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+        }
+        Poll::Pending
+    }
+
+    /// Closes both sockets. A reset, or a connection that timed out, is passed on as a reset: an end would
+    /// say that all bytes came (rule R9). What is returned still has something to wait for.
+    pub fn close(mut self, end: &End) -> Option<Closing> {
+        for direction in Direction::BOTH {
+            // Whoever ended the session, a sink that was owed bytes must not take this for their end.
+            if self.ways[direction as usize].half.held() > 0 {
+                ends(&self.downstream, &self.upstream, direction).1.reset_on_close();
+            }
+        }
+        self.discard_held();
+        if !matches!(end.kind, Kind::Reset | Kind::Io { .. }) {
+            return None;
+        }
+        let other = match end.side {
+            Side::Downstream => self.upstream,
+            Side::Upstream => self.downstream,
+            Side::Proxy => return None,
+        };
+        if sockopt::unsent_bytes(other.as_fd()) > 0 {
+            return Some(Closing(other));
+        }
+        other.reset_on_close();
+        None
+    }
+
+    /// Which directions are closed, and whether anything failed: what the directions must know of each other.
+    fn closings(&self) -> ([bool; 2], bool) {
+        let closed = |way: &Way| matches!(way.half.step(), Step::Closed(_));
+        ([closed(&self.ways[0]), closed(&self.ways[1])], self.failure.is_some())
+    }
+
+    /// Whether the session is over, and how.
+    fn end(&mut self) -> Option<End> {
+        let closed =
+            Direction::BOTH.map(|direction| match self.ways[direction as usize].half.step() {
+                Step::Closed(close) => Some(close),
+                _ => None,
+            });
+        let over = match closed {
+            [Some(_), Some(_)] => true,
+            [one, other] => [one, other].contains(&Some(Close::SourceFailed)),
+        };
+        over.then(|| match self.failure.take() {
+            Some(failure) => End::new(failure.side, Stage::Relay, failure.kind),
+            None => End::new(Side::Proxy, Stage::Relay, Kind::Completed),
+        })
+    }
+
+    /// Bytes that nobody will get count as discarded, so that the sums balance at the end (rule R20).
+    fn discard_held(&mut self) {
+        for direction in Direction::BOTH {
+            self.drop_pipe(direction);
+            self.unpause(direction);
+            let half = &mut self.ways[direction as usize].half;
+            if half.held() > 0 {
+                half.sink_failed();
+            }
+        }
+    }
+
+    fn drop_pipe(&mut self, direction: Direction) {
+        // With bytes in it a pipe must never go back: the next session would send them (rule R12).
+        if self.ways[direction as usize].pipe.take().is_some() {
+            self.kit.pool.borrow().lost();
+        }
+    }
+
+    fn unpause(&mut self, direction: Direction) {
+        if let Some(since) = self.ways[direction as usize].paused_since.take() {
+            let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.kit.counters.resumed(direction, nanos);
+        }
+    }
+}
+
+/// A socket that is to be reset, with bytes in it that were never sent: a reset destroys them, so bytes
+/// that were delivered in time get time to leave.
+#[derive(Debug)]
+pub struct Closing(Stream);
+
+impl Closing {
+    /// Waits a little, then resets.
+    pub async fn finish(self) {
+        for _ in 0..UNSENT_LOOKS {
+            if sockopt::unsent_bytes(self.0.as_fd()) == 0 {
+                break;
+            }
+            tokio::time::sleep(UNSENT_PERIOD).await;
+        }
+        self.0.reset_on_close();
+    }
+}
+
+/// How often, and in what steps, a reset waits for bytes that were never sent: 80 ms at most.
+const UNSENT_LOOKS: u32 = 8;
+const UNSENT_PERIOD: std::time::Duration = std::time::Duration::from_millis(10);

@@ -6,5 +6,6 @@ pub mod http;
 pub mod metrics;
 pub mod relay;
 pub mod route;
+pub mod session;
 #[allow(unsafe_code)]
 pub mod sys;

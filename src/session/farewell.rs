@@ -1,0 +1,62 @@
+//! The end of an exchange that opened no tunnel: say it, then make sure that it can be heard.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::sys::stream::Stream;
+
+/// How long a peer may take to read the answer and to close in turn.
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes of an unwanted request that are read and thrown away, so that the close is no reset.
+const DISCARD_BYTES_MAX: usize = 64 << 20;
+/// Bytes that are thrown away between two turns of other sessions.
+const TURN_BYTES_MAX: usize = 256 << 10;
+
+/// Sends `answer`, ends our direction, and waits a little for the peer's end.
+///
+/// Closing a socket with unread bytes in it makes the kernel send a reset, which may destroy the answer
+/// before the peer has read it (RFC 9112 §9.6). Nothing that arrives here is ever looked at (rule U7).
+pub async fn say(stream: &Stream, answer: Option<&[u8]>) {
+    // The peer is not waited for any longer, whatever became of it.
+    let _ = timeout(LINGER, async {
+        if let Some(answer) = answer {
+            stream.send_all(answer).await?;
+        }
+        stream.shutdown_write()?;
+        discard(stream).await
+    })
+    .await;
+}
+
+/// Throws away what comes until the peer's end.
+async fn discard(stream: &Stream) -> io::Result<()> {
+    let mut total = 0;
+    let mut turn = 0;
+    poll_fn(|cx| {
+        // On the stack of this poll alone, so that a waiting session does not carry it.
+        let mut scratch = [0; 16 * 1024];
+        loop {
+            match stream.poll_receive(cx, &mut scratch) {
+                Poll::Ready(Ok(n)) if n > 0 && total < DISCARD_BYTES_MAX => {
+                    total += n;
+                    turn += n;
+                }
+                Poll::Pending => {
+                    turn = 0;
+                    return Poll::Pending;
+                }
+                Poll::Ready(result) => return Poll::Ready(result.map(drop)),
+            }
+            if turn >= TURN_BYTES_MAX {
+                turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,90 @@
+//! Bytes read from one side during the exchange: a head, and whatever came along with it.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::sys::Errno;
+use crate::sys::stream::Stream;
+
+/// Room made for each read; a usual head fits into one.
+const CHUNK: usize = 4096;
+
+/// A buffer that grows only while a head or body is incomplete.
+///
+/// What lies beyond them came with the read that completed them; nothing more is read before the 101, so
+/// the rest waits in the socket, where the kernel bounds it and tells the peer to stop (rule U1). A read
+/// makes room for `beyond_max` bytes more than are sure to belong to the head or body, and never for more
+/// than one chunk: `limits.head_data_bytes` holds whatever it says, and beyond 4 KiB no memory is spent
+/// on it. A limit of 0 reads a head byte by byte.
+#[derive(Debug)]
+pub struct Input {
+    bytes: Vec<u8>,
+    beyond_max: usize,
+}
+
+impl Input {
+    /// An empty buffer that will hold at most `beyond_max` bytes beyond the head and body that are read.
+    pub fn holding(beyond_max: usize) -> Input {
+        Input { bytes: Vec::new(), beyond_max }
+    }
+
+    /// All bytes that are here.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Reads once more from `stream`, of which the next `owed` bytes are sure to belong to head or body; 0 is
+    /// the end.
+    pub async fn read_more(&mut self, stream: &Stream, owed: usize) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read_more(cx, stream, owed)).await
+    }
+
+    /// The poll form of [`Input::read_more`].
+    pub fn poll_read_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &Stream,
+        owed: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.read_into_room(owed, |room| stream.poll_receive(cx, room))
+    }
+
+    /// The same if bytes, or the end, are there now; does not wait, and costs no turn of the reactor.
+    pub fn read_now(&mut self, stream: &Stream, owed: usize) -> Option<io::Result<usize>> {
+        let read = self.read_into_room(owed, |room| Poll::Ready(stream.recv(room)));
+        match read {
+            Poll::Ready(Err(error)) if Errno::of(&error) == Errno::Again => None,
+            Poll::Ready(read) => Some(read),
+            Poll::Pending => None,
+        }
+    }
+
+    fn read_into_room(
+        &mut self,
+        owed: usize,
+        read: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let have = self.bytes.len();
+        self.bytes.resize(have + CHUNK.min(owed.saturating_add(self.beyond_max)), 0);
+        let polled = read(&mut self.bytes[have..]);
+        let got = match &polled {
+            Poll::Ready(Ok(n)) => *n,
+            _ => 0,
+        };
+        self.bytes.truncate(have + got);
+        polled
+    }
+
+    /// Takes away the first `len` bytes, keeps the rest.
+    pub fn cut(&mut self, len: usize) -> Vec<u8> {
+        let rest = self.bytes.split_off(len);
+        std::mem::replace(&mut self.bytes, rest)
+    }
+
+    /// Everything that is left, without spare room.
+    pub fn into_rest(mut self) -> Vec<u8> {
+        self.bytes.shrink_to_fit();
+        self.bytes
+    }
+}

@@ -1,0 +1,186 @@
+//! One downstream connection, from accept to close.
+//!
+//! [`run`] is the way of a session until its sockets are joined; [`joined`] is the rest of its life.
+
+pub mod access_log;
+pub mod facts;
+pub mod joined;
+pub mod registry;
+pub mod timers;
+pub mod worker;
+
+mod answer;
+mod connect;
+mod farewell;
+mod input;
+mod log;
+mod plain;
+mod request;
+mod response;
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
+
+use tokio::time::timeout_at;
+
+use self::facts::Facts;
+use self::response::Verdict;
+use self::worker::{Open, Worker};
+use crate::error::{End, Kind, Side, Stage};
+use crate::http::reject;
+use crate::metrics::{Direction, Engine, UpgradeResult};
+use crate::relay::{Relay, Way};
+use crate::sys::stream::Stream;
+
+/// Carries an accepted connection to its end, or to the relay that goes on with it.
+pub async fn run(open: Open, socket: OwnedFd, peer: Option<SocketAddr>, listener: u16) {
+    let worker = open.worker();
+    let mut facts = Box::new(Facts::new(peer, listener));
+    let outcome = match Stream::new(socket) {
+        Ok(downstream) => unless_stopped(worker, exchange(worker, &mut facts, downstream)).await,
+        Err(source) => {
+            let kind = Kind::Io { call: "epoll_ctl", source };
+            Err(End::new(Side::Proxy, Stage::Request, kind))
+        }
+    };
+    match outcome {
+        Ok(relay) => joined::start(worker, facts, relay),
+        Err(end) => log::ended(worker, &facts, None, &end),
+    }
+}
+
+/// What ends an exchange without a tunnel, and what the client is told.
+struct Leave {
+    end: End,
+    parting: Parting,
+}
+
+/// How the client is left.
+enum Parting {
+    /// With this complete response.
+    Say(Vec<u8>),
+    /// With nothing more: all has been said, or there is nobody to tell.
+    Quiet,
+    /// With a reset: what was said is not all there is.
+    Reset,
+}
+
+impl Leave {
+    /// An end that the client is told about, as [`reject::status_for`] says.
+    fn telling(worker: &Worker, facts: &mut Facts, end: End) -> Leave {
+        let status = reject::status_for(&end);
+        facts.status = status;
+        let name = &worker.config.gateway.name;
+        let parting = match status {
+            Some(status) => Parting::Say(reject::failure(status, &end, name)),
+            None => Parting::Quiet,
+        };
+        Leave { end, parting }
+    }
+}
+
+/// From the first byte to two sockets that can be joined.
+async fn exchange(worker: &Worker, facts: &mut Facts, downstream: Stream) -> Result<Relay, End> {
+    match switch(worker, facts, &downstream).await {
+        Ok(Switched { upstream, to_upstream, to_downstream }) => {
+            let ways = [to_upstream, to_downstream];
+            Ok(Relay::join(downstream, upstream, ways, Rc::clone(&worker.kit)))
+        }
+        Err(Leave { end, parting }) => {
+            let to_head = facts.asked.as_ref().is_some_and(|asked| &*asked.method == "HEAD");
+            match parting {
+                Parting::Say(answer) if to_head => {
+                    farewell::say(&downstream, Some(&reject::without_body(answer))).await;
+                }
+                Parting::Say(answer) => farewell::say(&downstream, Some(&answer)).await,
+                Parting::Quiet => farewell::say(&downstream, None).await,
+                Parting::Reset => downstream.reset_on_close(),
+            }
+            Err(end)
+        }
+    }
+}
+
+/// An upstream that granted what was asked, and what each side is owed.
+struct Switched {
+    upstream: Stream,
+    to_upstream: Way,
+    to_downstream: Way,
+}
+
+/// The exchange proper: read head, route, connect, send head, read answer, judge it.
+async fn switch(
+    worker: &Worker,
+    facts: &mut Facts,
+    downstream: &Stream,
+) -> Result<Switched, Leave> {
+    let by = deadline(facts, worker.handshake_longest());
+    let request = timeout_at(by, request::read(worker, facts, downstream));
+    let mut request = request.await.unwrap_or_else(|_| Err(request::late(worker, facts)))?;
+
+    let by = deadline(facts, worker.config.routes[request.route].timeouts.handshake);
+    match timeout_at(by, request.complete_body(downstream)).await {
+        Ok(complete) if tokio::time::Instant::now() < by => complete?,
+        // Its body is late, or it had used up its time before its route was known.
+        _ => return Err(request::late(worker, facts)),
+    }
+
+    let connected = timeout_at(by, connect::connect(worker, facts, request.route)).await;
+    let upstream = connected
+        .unwrap_or_else(|_| Err(response::late(Stage::Connect)))
+        .map_err(|end| response::failed(worker, facts, end))?;
+
+    let answer = response::read(worker, facts, &request, downstream, upstream);
+    let verdict = match timeout_at(by, answer).await {
+        Ok(verdict) => verdict?,
+        Err(_) => return Err(response::failed(worker, facts, response::late(Stage::Response))),
+    };
+
+    match verdict {
+        Verdict::Switch { upstream, head_data, sent } => {
+            worker.counters.upgrade(UpgradeResult::Switched);
+            facts.handshake = Some(facts.accepted.elapsed());
+            let (engine, _) = worker.engines[request.route];
+            let to_upstream = Way::new(engine, request.head_data(), 0);
+            let to_downstream = Way::new(engine, head_data, sent);
+            for (way, direction) in [&to_upstream, &to_downstream].into_iter().zip(Direction::BOTH)
+            {
+                let half = way.half();
+                worker.counters.moved(Engine::Copy, direction, half.given() + half.held());
+            }
+            Ok(Switched { upstream, to_upstream, to_downstream })
+        }
+        Verdict::Answer { upstream, answer } => {
+            worker.counters.upgrade(UpgradeResult::Answered);
+            let idle = worker.config.routes[request.route].timeouts.idle;
+            Err(answer::relay(&upstream, downstream, answer, idle).await)
+        }
+    }
+}
+
+/// The `handshake` timer counts from accept, whatever was reached meanwhile.
+fn deadline(facts: &Facts, handshake: std::time::Duration) -> tokio::time::Instant {
+    let limit: Instant = facts.accepted + handshake;
+    limit.into()
+}
+
+/// Runs an exchange until it is over or the worker stops.
+async fn unless_stopped<T>(
+    worker: &Worker,
+    exchange: impl Future<Output = Result<T, End>>,
+) -> Result<T, End> {
+    let mut exchange = pin!(exchange);
+    let mut stopping = pin!(worker.stopping.notified());
+    poll_fn(|cx| {
+        if worker.stopped.get() || stopping.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(End::new(Side::Proxy, Stage::Request, Kind::Stopped)));
+        }
+        exchange.as_mut().poll(cx)
+    })
+    .await
+}

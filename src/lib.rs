@@ -6,6 +6,7 @@ pub mod http;
 pub mod metrics;
 pub mod relay;
 pub mod route;
+pub mod server;
 pub mod session;
 #[allow(unsafe_code)]
 pub mod sys;

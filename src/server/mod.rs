@@ -1,0 +1,405 @@
+//! From process to accepted socket: listeners, workers, signals, stop.
+
+pub mod choice;
+pub mod demo;
+pub mod report;
+
+mod listener;
+mod run;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::info;
+
+use self::demo::EchoBackend;
+pub use self::run::run;
+use self::worker::{Control, Shared};
+use crate::config::{self, Config, Endpoint, EndpointTarget, Listen};
+use crate::metrics::{Counters, Engine, Snapshot};
+use crate::relay::pool::PipeBudget;
+use crate::route::Routes;
+pub use crate::session::access_log::AccessLog;
+use crate::session::access_log::{LogSender, LogWriter};
+pub use crate::session::registry::{Move, SessionView};
+use crate::sys::net::{self, TcpOptions};
+use crate::sys::probe::Probe;
+
+/// A running gateway: its workers, and the ways to speak to them.
+pub struct Gateway {
+    workers: Vec<Handle>,
+    addresses: Vec<BoundAddress>,
+    counters: Arc<[Arc<Counters>]>,
+    log: LogWriter,
+    demo: Option<EchoBackend>,
+    socket_files: SocketFiles,
+    ended: Arc<Notify>,
+}
+
+/// The files of the Unix listeners, removed once: by then another process may own the path.
+#[derive(Debug, Default)]
+struct SocketFiles(Mutex<Vec<PathBuf>>);
+
+/// Where a listener really listens: port 0 has become a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoundAddress {
+    /// IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A path.
+    Unix(PathBuf),
+}
+
+/// Why a gateway did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A listener could not be bound.
+    Listen {
+        /// As configured.
+        address: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The configuration asks for what this kernel or sandbox refuses.
+    Unable(String),
+    /// A thread, or the embedded backend, could not be started.
+    Spawn(io::Error),
+}
+
+#[derive(Debug)]
+struct Handle {
+    control: UnboundedSender<Control>,
+    thread: JoinHandle<bool>,
+}
+
+/// Says that a worker's thread ends, also when it panics.
+struct SaysEnd(Arc<Notify>);
+
+impl Gateway {
+    /// Binds all listeners, starts all workers, and returns when all of them accept.
+    ///
+    /// Ignores SIGPIPE for the whole process: splice(2) has no other way (rule R10).
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`]; nothing keeps running then.
+    pub fn start(mut config: Config, log: AccessLog) -> Result<Gateway, StartError> {
+        crate::sys::ignore_sigpipe();
+        let probe = Probe::run();
+        let engines = engines(&config, &probe)?;
+        let uring = runs_in_uring(&config, &probe)?;
+        let demo = config.demo.then(EchoBackend::start).transpose().map_err(StartError::Spawn)?;
+        if let Some(backend) = &demo {
+            point_to(&mut config, backend.address());
+        }
+        let bound = bind(&config)?;
+        let (log_sender, log) = LogWriter::start(log).map_err(StartError::Spawn)?;
+        let counters: Arc<[Arc<Counters>]> =
+            (0..config.gateway.workers).map(|_| Arc::default()).collect();
+        let (controls, receivers): (Vec<_>, Vec<_>) =
+            (0..config.gateway.workers).map(|_| unbounded_channel()).unzip();
+        let shared = Shared {
+            routes: Arc::new(Routes::new(&config.routes)),
+            engines: engines.into(),
+            budget: PipeBudget::new(probe.pipe_budget_pages() * probe.pipes.page_bytes),
+            counters: Arc::clone(&counters),
+            local_ports: bound.addresses.iter().map(BoundAddress::port).collect(),
+            controls: controls.clone().into(),
+            config: Arc::new(config),
+            uring,
+        };
+        let Bound { addresses, sockets, socket_files } = bound;
+        let ended = Arc::new(Notify::new());
+        let workers = spawn(&shared, controls, receivers, sockets, &log_sender, &ended)?;
+        for address in &addresses {
+            info!("listening on {address}");
+        }
+        Ok(Gateway { workers, addresses, counters, log, demo, socket_files, ended })
+    }
+
+    /// Where it listens, in the order of the configuration.
+    pub fn addresses(&self) -> &[BoundAddress] {
+        &self.addresses
+    }
+
+    /// The sum of all workers' counters now.
+    pub fn metrics(&self) -> Snapshot {
+        Snapshot::of(self.counters.iter().map(AsRef::as_ref))
+    }
+
+    /// All live sessions, worker by worker.
+    pub fn sessions(&self) -> Vec<SessionView> {
+        let (reply, answers) = mpsc::channel();
+        for worker in &self.workers {
+            // A worker that has ended has no sessions.
+            let _ = worker.control.send(Control::Sessions(reply.clone()));
+        }
+        drop(reply);
+        answers.iter().flatten().collect()
+    }
+
+    /// Moves a live session to another worker or engine, while it goes on; false when no worker has it, which
+    /// may be for the moment in which it is on its way between two.
+    pub fn move_session(&self, id: &str, to: Move) -> bool {
+        // One after the other: asked all at once, the worker that it moves to would find it too.
+        self.workers.iter().any(|worker| {
+            let (reply, answer) = mpsc::channel();
+            let control = Control::Move { id: id.to_owned(), to, reply };
+            worker.control.send(control).is_ok() && answer.recv() == Ok(true)
+        })
+    }
+
+    /// Stops accepting; sessions go on until they end, or until the `drain` deadline. Returns at once.
+    pub fn drain(&self) {
+        for worker in &self.workers {
+            let _ = worker.control.send(Control::Drain);
+        }
+        self.socket_files.remove();
+    }
+
+    /// Ends all sessions now.
+    pub fn stop_now(&self) {
+        for worker in &self.workers {
+            let _ = worker.control.send(Control::Stop);
+        }
+        self.socket_files.remove();
+    }
+
+    /// Whether all workers have ended.
+    pub fn is_finished(&self) -> bool {
+        self.workers.iter().all(|worker| worker.thread.is_finished())
+    }
+
+    /// Whether a worker has ended.
+    pub fn has_ended_worker(&self) -> bool {
+        self.workers.iter().any(|worker| worker.thread.is_finished())
+    }
+
+    /// Waits until a worker ends, or has ended since this was asked last.
+    pub async fn worker_ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Waits until all workers have ended and all log lines are written; [`Gateway::drain`] or
+    /// [`Gateway::stop_now`] must have been called. False when a worker, or a session in it, panicked.
+    pub fn join(self) -> bool {
+        let Gateway { workers, log, demo, .. } = self;
+        let mut sound = true;
+        for Handle { control, thread } in workers {
+            drop(control);
+            sound &= thread.join().unwrap_or(false);
+        }
+        drop(demo);
+        log.join();
+        sound
+    }
+}
+
+impl SocketFiles {
+    fn add(&self, path: &std::path::Path) {
+        self.0.lock().expect("nothing panics with the lock held").push(path.to_owned());
+    }
+
+    fn remove(&self) {
+        for path in self.0.lock().expect("nothing panics with the lock held").drain(..) {
+            // A file that somebody else removed is removed.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for SocketFiles {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+impl Drop for SaysEnd {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// Listening sockets, by worker, then in the order of the configuration.
+struct Bound {
+    addresses: Vec<BoundAddress>,
+    sockets: Vec<Vec<OwnedFd>>,
+    socket_files: SocketFiles,
+}
+
+/// Binds every listener once per worker: over TCP each worker has its own queue (`SO_REUSEPORT`), over
+/// Unix they share one.
+fn bind(config: &Config) -> Result<Bound, StartError> {
+    let workers = config.gateway.workers;
+    let options = tcp_options(&config.gateway.tcp);
+    let mut bound = Bound {
+        addresses: Vec::new(),
+        sockets: (0..workers).map(|_| Vec::new()).collect(),
+        socket_files: SocketFiles::default(),
+    };
+    for listener in &config.listeners {
+        let fail = |source| StartError::Listen { address: listen_text(&listener.address), source };
+        let first = match &listener.address {
+            Listen::Tcp(address) => net::listen_tcp(*address, &options).map_err(fail)?,
+            Listen::Unix(path) => net::listen_unix(path).map_err(fail)?,
+        };
+        let address = match &listener.address {
+            Listen::Tcp(asked) => {
+                BoundAddress::Tcp(net::local_address(first.as_fd()).unwrap_or(*asked))
+            }
+            Listen::Unix(path) => {
+                bound.socket_files.add(path);
+                BoundAddress::Unix(path.clone())
+            }
+        };
+        for sockets in &mut bound.sockets[1..] {
+            let more = match &address {
+                BoundAddress::Tcp(address) => net::listen_tcp(*address, &options),
+                BoundAddress::Unix(_) => first.try_clone(),
+            };
+            sockets.push(more.map_err(fail)?);
+        }
+        bound.sockets[0].push(first);
+        bound.addresses.push(address);
+    }
+    Ok(bound)
+}
+
+/// Starts the workers and waits until each of them accepts.
+fn spawn(
+    shared: &Shared,
+    controls: Vec<UnboundedSender<Control>>,
+    receivers: Vec<UnboundedReceiver<Control>>,
+    sockets: Vec<Vec<OwnedFd>>,
+    log: &LogSender,
+    ended: &Arc<Notify>,
+) -> Result<Vec<Handle>, StartError> {
+    let mut workers = Vec::new();
+    let (ready, started) = mpsc::channel();
+    let parts = controls.into_iter().zip(receivers).zip(sockets);
+    for (index, ((control, receiver), sockets)) in parts.enumerate() {
+        let (shared, log, ready) = (shared.clone(), log.clone(), ready.clone());
+        let says_end = SaysEnd(Arc::clone(ended));
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let _says_end = says_end;
+            worker::main(index, shared, sockets, receiver, log, &ready)
+        });
+        match thread {
+            Ok(thread) => workers.push(Handle { control, thread }),
+            Err(error) => return Err(abandon(workers, error)),
+        }
+    }
+    drop(ready);
+    for _ in 0..workers.len() {
+        match started.recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(abandon(workers, error)),
+            Err(_) => {
+                return Err(abandon(workers, io::Error::other("a worker ended before it started")));
+            }
+        }
+    }
+    Ok(workers)
+}
+
+/// One worker did not start: ends the others.
+fn abandon(workers: Vec<Handle>, error: io::Error) -> StartError {
+    for Handle { control, thread } in workers {
+        let _ = control.send(Control::Stop);
+        let _ = thread.join();
+    }
+    StartError::Spawn(error)
+}
+
+/// The engine each route's sessions start with, and the word for why.
+fn engines(config: &Config, probe: &Probe) -> Result<Vec<(Engine, &'static str)>, StartError> {
+    let engine = |route: &config::Route| {
+        let choice = choice::engine_for(probe, route.engine, config.gateway.no_fallback);
+        let reason = |taken| match route.engine {
+            config::Engine::Auto => "probed",
+            asked if asked == taken => "configured",
+            _ => "splice_refused",
+        };
+        match choice.taken {
+            Some(config::Engine::Copy) => Ok((Engine::Copy, reason(config::Engine::Copy))),
+            Some(_) => Ok((Engine::Splice, reason(config::Engine::Splice))),
+            None => Err(StartError::Unable(format!("route {:?}: {}", route.name, choice.why))),
+        }
+    };
+    config.routes.iter().map(engine).collect()
+}
+
+/// Whether workers run in tokio-uring, which panics where it cannot have a ring: the probe was asked.
+fn runs_in_uring(config: &Config, probe: &Probe) -> Result<bool, StartError> {
+    let choice = choice::runtime_for(probe, config.gateway.runtime);
+    match choice.taken {
+        Some(taken) => Ok(taken == config::Runtime::Uring),
+        None => Err(StartError::Unable(choice.why)),
+    }
+}
+
+/// Makes the demo route lead to the embedded backend.
+fn point_to(config: &mut Config, backend: SocketAddr) {
+    for route in &mut config.routes {
+        route.to = vec![Endpoint {
+            text: backend.to_string(),
+            target: EndpointTarget::Tcp(vec![backend]),
+        }];
+    }
+}
+
+pub(crate) fn tcp_options(tcp: &config::Tcp) -> TcpOptions {
+    TcpOptions {
+        nodelay: tcp.nodelay,
+        keepalive: tcp.keepalive,
+        keepalive_interval: tcp.keepalive_interval,
+        keepalive_probes: tcp.keepalive_probes,
+        user_timeout: tcp.user_timeout,
+    }
+}
+
+fn listen_text(address: &Listen) -> String {
+    match address {
+        Listen::Tcp(address) => address.to_string(),
+        Listen::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+impl BoundAddress {
+    /// The port; `None` for a Unix socket.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            BoundAddress::Tcp(address) => Some(address.port()),
+            BoundAddress::Unix(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for BoundAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BoundAddress::Tcp(address) => address.fmt(f),
+            BoundAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StartError::Listen { address, source } => {
+                write!(f, "cannot listen on {address}: {source}")
+            }
+            StartError::Unable(why) => f.write_str(why),
+            StartError::Spawn(source) => write!(f, "cannot start a worker: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

@@ -1,0 +1,123 @@
+//! The `run` verb: a gateway, and the signals that steer it.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::{AccessLog, Gateway, StartError};
+use crate::config::Config;
+
+/// How often a gateway is asked whether its workers have ended, once one has said that it will.
+const FINISHED_PERIOD: Duration = Duration::from_millis(20);
+
+/// Runs until it is told to stop and has. True when every worker ended in order.
+///
+/// SIGTERM and SIGINT drain, a second one stops at once, SIGUSR1 prints the counters on stderr.
+///
+/// # Errors
+///
+/// The gateway did not start: see [`StartError`].
+pub fn run(config: Config) -> Result<bool, StartError> {
+    if let Err(error) = crate::sys::net::raise_nofile_limit() {
+        warn!(%error, "cannot raise the limit of open files to its hard limit");
+    }
+    let log = if config.gateway.access_log { AccessLog::Stdout } else { AccessLog::Off };
+    let drain = config.gateway.drain;
+    let demo = config.demo;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(StartError::Spawn)?;
+    runtime.block_on(async {
+        // Before the workers start: a signal that comes early must not kill the process.
+        let mut signals = Signals::new().map_err(StartError::Spawn)?;
+        let gateway = Gateway::start(config, log)?;
+        if demo && let Some(address) = gateway.addresses().first() {
+            info!("no --config and no --to: serving the test page, open http://{address}/");
+        }
+        signals.wait_for_stop(&gateway).await;
+        if gateway.has_ended_worker() {
+            error!(
+                "a worker ended unasked: draining the others, so that a supervisor can start anew"
+            );
+        }
+        let open = gateway.metrics().connections_open;
+        info!("draining: {open} connections open, {drain:?} at most; signal again to stop at once");
+        gateway.drain();
+        signals.wait_for_end(&gateway).await;
+        let sound = gateway.join();
+        info!("stopped");
+        Ok(sound)
+    })
+}
+
+/// What a signal says.
+enum Told {
+    Stop,
+    Counters,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    counters: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            counters: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Told> {
+        if self.terminate.poll_recv(cx).is_ready() || self.interrupt.poll_recv(cx).is_ready() {
+            return Poll::Ready(Told::Stop);
+        }
+        self.counters.poll_recv(cx).map(|_| Told::Counters)
+    }
+
+    /// Until a stop signal, or until a worker ends unasked.
+    async fn wait_for_stop(&mut self, gateway: &Gateway) {
+        let mut ended = pin!(gateway.worker_ended());
+        loop {
+            let told = poll_fn(|cx| match ended.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => self.poll_next(cx).map(Some),
+            });
+            match told.await {
+                Some(Told::Counters) => print_counters(gateway),
+                Some(Told::Stop) => return,
+                // It has said so in its last moment: the thread is still about to end.
+                None => {
+                    while !gateway.has_ended_worker() {
+                        tokio::time::sleep(FINISHED_PERIOD).await;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn wait_for_end(&mut self, gateway: &Gateway) {
+        while !gateway.is_finished() {
+            match tokio::time::timeout(FINISHED_PERIOD, poll_fn(|cx| self.poll_next(cx))).await {
+                Ok(Told::Stop) => gateway.stop_now(),
+                Ok(Told::Counters) => print_counters(gateway),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn print_counters(gateway: &Gateway) {
+    let counters = serde_json::to_string(&gateway.metrics()).expect("numbers always serialise");
+    eprintln!("counters {counters}");
+}

@@ -1,0 +1,276 @@
+//! One worker: a thread, its runtime, its listeners, its sessions.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinHandle;
+
+use super::{demo, listener, tcp_options};
+use crate::config::Config;
+use crate::metrics::{Counters, Engine, Snapshot};
+use crate::relay::Kit;
+use crate::relay::pool::PipeBudget;
+use crate::route::Routes;
+use crate::session::access_log::LogSender;
+use crate::session::joined;
+use crate::session::registry::{Move, Moved, Order, Registry, SessionView};
+use crate::session::worker::{Page, Worker};
+use crate::sys::net::Acceptor;
+
+/// How long a worker that was told to stop waits for its sessions to say so.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Polls of sessions between two looks at the reactor: with bulk sessions about, tokio's own 61 would let
+/// the small ones wait.
+const EVENT_INTERVAL: u32 = 31;
+
+/// What all workers share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub config: Arc<Config>,
+    pub routes: Arc<Routes>,
+    pub engines: Arc<[(Engine, &'static str)]>,
+    pub budget: Arc<PipeBudget>,
+    pub counters: Arc<[Arc<Counters>]>,
+    pub controls: Arc<[UnboundedSender<Control>]>,
+    pub local_ports: Arc<[Option<u16>]>,
+    pub uring: bool,
+}
+
+/// What a worker can be told.
+#[derive(Debug)]
+pub(super) enum Control {
+    /// Stop accepting, end when the sessions have.
+    Drain,
+    /// End now.
+    Stop,
+    /// Go on with a session of another worker.
+    Adopt(Box<Moved>),
+    /// Move a session; the answer says whether it is here.
+    Move {
+        /// The session's id.
+        id: String,
+        /// Where to.
+        to: Move,
+        /// For the answer.
+        reply: mpsc::Sender<bool>,
+    },
+    /// List the sessions.
+    Sessions(mpsc::Sender<Vec<SessionView>>),
+}
+
+/// The worker's thread, from start to end. False when a session's task panicked.
+pub(super) fn main(
+    index: usize,
+    shared: Shared,
+    sockets: Vec<OwnedFd>,
+    control: UnboundedReceiver<Control>,
+    log: LogSender,
+    ready: &mpsc::Sender<io::Result<()>>,
+) -> bool {
+    let uring = shared.uring;
+    let work = async move {
+        let worker = Rc::new(new_worker(index, shared, log));
+        match acceptors(sockets) {
+            Ok(acceptors) => {
+                // Nobody waits any more when another worker has failed: then Stop is on its way.
+                let _ = ready.send(Ok(()));
+                serve(&worker, acceptors, control).await;
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+        !worker.panicked.get()
+    };
+    if uring {
+        return tokio_uring::start(work);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .event_interval(EVENT_INTERVAL)
+        .build_local(tokio::runtime::LocalOptions::default());
+    match runtime {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            true
+        }
+    }
+}
+
+/// Accepts and obeys until everything has ended.
+async fn serve(
+    worker: &Rc<Worker>,
+    acceptors: Vec<Rc<Acceptor>>,
+    mut control: UnboundedReceiver<Control>,
+) {
+    let watcher = Rc::clone(worker);
+    let watching = tokio::task::spawn_local(async move { watcher.registry.watch_progress().await });
+    let accepting = acceptors.iter().enumerate().map(|(index, acceptor)| {
+        let index = u16::try_from(index).expect("the configuration bounds the listeners");
+        let accept = listener::accept(Rc::clone(acceptor), index, Rc::clone(worker));
+        tokio::task::spawn_local(accept)
+    });
+    let mut servants = Servants { accepting: accepting.collect(), acceptors, watching };
+    let mut deadline = None;
+    loop {
+        match next_control(worker, &mut control, deadline, &mut servants).await {
+            Some(Control::Adopt(moved)) => joined::adopt(worker, *moved),
+            Some(Control::Sessions(reply)) => {
+                let _ = reply.send(worker.registry.view(worker.index));
+            }
+            Some(Control::Move { id, to, reply }) => {
+                let _ = reply.send(worker.registry.order_one(&id, Order::Move(to)));
+            }
+            Some(Control::Drain) => {
+                servants.stop_accepting(worker).await;
+                deadline.get_or_insert_with(|| {
+                    tokio::time::Instant::now() + worker.config.gateway.drain
+                });
+            }
+            Some(Control::Stop) | None => break,
+        }
+    }
+    servants.stop_accepting(worker).await;
+    // A session that another worker gave away just now must not vanish without its line. A receive, since
+    // only that waits for a message that is being sent at this moment.
+    control.close();
+    while let Some(told) = control.recv().await {
+        if let Control::Adopt(moved) = told {
+            joined::adopt(worker, *moved);
+        }
+    }
+    worker.stop();
+    let quiet = until_quiet(worker);
+    // What has not ended by now is dropped with the runtime.
+    let _ = tokio::time::timeout(STOP_GRACE, quiet).await;
+    servants.watching.abort();
+}
+
+/// The tasks that serve the sessions, and the listeners.
+struct Servants {
+    accepting: Vec<JoinHandle<()>>,
+    acceptors: Vec<Rc<Acceptor>>,
+    watching: JoinHandle<()>,
+}
+
+impl Servants {
+    fn are_accepting(&self) -> bool {
+        !self.acceptors.is_empty()
+    }
+
+    /// Lets a panic of one of them be the worker's: without it connections would wait in a queue that
+    /// nobody empties, or idle sessions live for ever, and nobody would know.
+    fn poll_panic(&mut self, cx: &mut Context<'_>) {
+        for task in self.accepting.iter_mut().chain([&mut self.watching]) {
+            if let Poll::Ready(ended) = Pin::new(task).poll(cx) {
+                match ended {
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    _ => unreachable!("these tasks have no end"),
+                }
+            }
+        }
+    }
+
+    /// Takes the connections that wait in the kernel, then closes the listeners: the other way round they
+    /// would be reset. The accept tasks are gone before that, so nothing is left to come in between.
+    async fn stop_accepting(&mut self, worker: &Rc<Worker>) {
+        for task in self.accepting.drain(..) {
+            task.abort();
+            // Cancelled, as asked.
+            let _ = task.await;
+        }
+        for (index, acceptor) in self.acceptors.drain(..).enumerate() {
+            let index = u16::try_from(index).expect("the configuration bounds the listeners");
+            listener::accept_waiting(&acceptor, index, worker);
+        }
+    }
+}
+
+/// The next order; `None` when there is nothing left to do: the gateway is gone, the deadline has come, or
+/// all connections have ended while draining.
+async fn next_control(
+    worker: &Rc<Worker>,
+    control: &mut UnboundedReceiver<Control>,
+    deadline: Option<tokio::time::Instant>,
+    servants: &mut Servants,
+) -> Option<Control> {
+    let next = async {
+        let mut quiet = pin!(until_quiet(worker));
+        poll_fn(|cx| match control.poll_recv(cx) {
+            Poll::Ready(told) => Poll::Ready(told),
+            Poll::Pending if !servants.are_accepting() => {
+                servants.poll_panic(cx);
+                quiet.as_mut().poll(cx).map(|()| None)
+            }
+            Poll::Pending => {
+                servants.poll_panic(cx);
+                Poll::Pending
+            }
+        })
+        .await
+    };
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, next).await.unwrap_or(None),
+        None => next.await,
+    }
+}
+
+async fn until_quiet(worker: &Worker) {
+    while worker.connections.get() > 0 {
+        worker.quiet.notified().await;
+    }
+}
+
+fn acceptors(sockets: Vec<OwnedFd>) -> io::Result<Vec<Rc<Acceptor>>> {
+    sockets.into_iter().map(|socket| Acceptor::new(socket).map(Rc::new)).collect()
+}
+
+fn new_worker(index: usize, shared: Shared, log: LogSender) -> Worker {
+    let Shared { config, routes, engines, budget, counters: all, controls, local_ports, .. } =
+        shared;
+    let counters = Arc::clone(&all[index]);
+    let page = config.demo.then(|| -> Page {
+        Box::new(move |method, target| {
+            let sum = Snapshot::of(all.iter().map(AsRef::as_ref));
+            let sum = serde_json::to_string(&sum).expect("numbers always serialise");
+            demo::respond(method, target, &sum)
+        })
+    });
+    Worker {
+        index,
+        kit: Rc::new(Kit::new(budget, Arc::clone(&counters), config.gateway.no_fallback)),
+        tcp: tcp_options(&config.gateway.tcp),
+        local_ports,
+        cursors: RefCell::new(vec![0; config.routes.len()]),
+        config,
+        routes,
+        engines,
+        counters,
+        registry: Registry::default(),
+        log,
+        hand_over: Box::new(move |to, moved| match controls.get(to) {
+            Some(control) => control.send(Control::Adopt(moved)).map_err(|back| match back.0 {
+                Control::Adopt(moved) => moved,
+                _ => unreachable!("what was sent comes back"),
+            }),
+            None => Err(moved),
+        }),
+        page,
+        connections: Cell::new(0),
+        quiet: Notify::new(),
+        stopping: Notify::new(),
+        stopped: Cell::new(false),
+        panicked: Cell::new(false),
+    }
+}

@@ -1,5 +1,83 @@
 //! upsplice: a Linux gateway for long-lived upgraded connections.
+//!
+//! This page is the architecture. It says where things are, what is true of them, and why; the kernel's side
+//! of each decision is in `kernel-notes/`, by number.
+//!
+//! # In one picture
+//!
+//! ```text
+//!             exchange: parsed, judged, written anew           relay: opaque bytes
+//!  downstream ────────► session ────────► upstream    downstream ═► pipe ═► upstream
+//!             ◄────────         ◄────────                        ◄═ pipe ◄═
+//! ```
+//!
+//! A session has two lives. First it is HTTP: small, branchy, run once, written for correctness. Then it is
+//! a relay: the same two steps a million times, a small state machine over a kernel mechanism. Everything that
+//! can be decided without a socket is decided in code that has none; everything that talks to the kernel is
+//! in one folder.
+//!
+//! # The way of a session
+//!
+//! 1. [`server`] accepts it, in one of the workers: a thread with its own runtime, listeners
+//!    (`SO_REUSEPORT`), pipes and sessions. Nothing is shared between workers but counters that are read.
+//! 2. [`session`] reads the head: [`http::head`] finds its end byte by byte, strictly, then parses it once.
+//! 3. [`route`] maps host, path and offered protocols to a route; [`http::upgrade`] judges what is asked.
+//! 4. An endpoint is connected within the `connect` timer, one after the other.
+//! 5. [`http::fields`] writes the head that goes upstream. What was not parsed is never forwarded.
+//! 6. The answer is judged: only a 101 of HTTP/1.1, to a protocol that was offered, for WebSocket with the
+//!    right `Sec-WebSocket-Accept`, opens a tunnel. Anything else is relayed as an ordinary response, with its
+//!    own framing, and both close.
+//! 7. The 101 goes downstream with the upstream's head data in the same write; the client's own head data is
+//!    what its direction of the relay owes first ([`relay::HeadData`]).
+//! 8. [`session::joined`] carries the [`relay::Relay`] in a task of its own, which keeps nothing of the exchange.
+//! 9. The end is a side, a stage and a kind ([`error::End`]): one JSON line, a few counters.
+//!
+//! # What is where
+//!
+//! | module | owns | never |
+//! | --- | --- | --- |
+//! | [`cli`], [`config`] | flags, environment, TOML; all faults at once | opens a listener |
+//! | [`route`] | host, path, protocols → route | a socket, a clock |
+//! | [`http`] | heads, upgrades, fields, bodies: bytes in, values out | a socket, a clock |
+//! | [`session`] | one connection from accept to close, live sessions, timers | splice |
+//! | [`relay`] | bytes between two joined sockets, engines, pipes | HTTP, routes |
+//! | [`server`] | listeners, workers, signals, stop; the demo | a session's bytes |
+//! | [`sys`] | system calls, the only `unsafe` | decides anything |
+//! | [`error`], [`metrics`] | the words and numbers of ends | use anything above them |
+//!
+//! `main → cli → config`; `server → session → {http, route, relay}`; `relay → sys`. `tests/tidy.rs` keeps it so.
+//!
+//! # What is always true
+//!
+//! - No byte of a client reaches an upstream before a valid 101, but for its head and declared body.
+//! - After the join payload does not enter user memory, with engine `splice`: no receive, no send. The
+//!   exceptions are counted: a fallback, with its [reason](metrics::Reason), and an urgent byte (`oob`).
+//! - A direction fills only when nothing is held, so an `EAGAIN` has one meaning, bytes cannot overtake each
+//!   other, and backpressure is the kernel's window. A drain is exactly as long as the pipe's content.
+//! - An end is passed on once, after the last byte; a reset is passed on as a reset. Every byte taken is
+//!   given, held or counted as discarded.
+//! - An idle session owns no buffer and no pipe: two sockets and about a kilobyte and a half (note 0004).
+//! - A relay can be detached between any two polls, and resumed by another engine, worker or process: all it
+//!   is are two descriptors, at most two pipes, and numbers ([`relay::Detached`]).
+//! - Timers touch nothing when bytes move: progress is looked at four times per window ([`relay::idle`]).
+//! - Nothing a peer sends may panic. Nothing on the data path takes a lock or formats text.
+//!
+//! # Words
+//!
+//! *downstream* connected to us, *upstream* is what we connect to, whichever way a message flows; *client* and
+//! *backend* are the programs of the tests. A *session* is one downstream connection; its *head* is start line
+//! and fields, its *head data* what was read beyond a head, its *exchange* the request and response before the
+//! 101, its *relay* what comes after. A *direction* is one of the two flows, a [`relay::half::Half`] its state,
+//! with *source* and *sink*; to *fill* is socket into pipe, to *drain* pipe into socket. An *engine* is how bytes
+//! move, a *mode* what the operator asked for. An *endpoint* is one upstream address of a *route*. *Stop* and
+//! *drain deadline* speak of the process.
+//!
+//! # What it needs
+//!
+//! Linux; splice(2) between sockets and pipes for engine `splice`, without which it copies and says so; io_uring
+//! only for `--runtime uring`. [`sys::probe`] finds out by trying.
 
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod http;

@@ -1,0 +1,131 @@
+//! Configuration files under `tests/config`: what is read from the good ones, and every fault of the bad ones.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use upsplice::config::{
+    self, Config, EndpointTarget, Engine, HostPattern, Listen, Mode, Protocols, Runtime,
+};
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config").join(folder);
+    let entries = fs::read_dir(folder).expect("the folder is part of the repository");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|end| end == "toml"));
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+/// A name service with one good name, one without address, and nothing else.
+fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let address = |last| SocketAddr::from(([192, 0, 2, last], port));
+    match name {
+        "app.test" => Ok(vec![address(1), address(2)]),
+        "empty.test" => Ok(vec![]),
+        _ => Err(io::Error::other("no such name")),
+    }
+}
+
+fn read(folder: &str, file: &str) -> Config {
+    let files = files(folder);
+    let path = files.iter().find(|path| path.ends_with(file)).expect("the file exists");
+    let text = fs::read_to_string(path).unwrap();
+    config::from_toml_with(&text, file, &resolve).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+#[test]
+fn every_fault_of_a_file_is_reported_with_its_line() {
+    for path in files("invalid") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let expected = fs::read_to_string(path.with_extension("faults")).unwrap();
+        let faults = config::from_toml_with(&text, name, &resolve).expect_err(name);
+        assert_eq!(faults.to_string(), expected.trim_end(), "\n\n{faults}\n");
+    }
+}
+
+#[test]
+fn a_valid_file_has_no_fault() {
+    for path in files("valid") {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(!read("valid", &name).routes.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn every_key_reaches_the_configuration() {
+    let config = read("valid", "contract.toml");
+    let (gateway, seconds) = (&config.gateway, Duration::from_secs);
+    assert_eq!((gateway.workers, gateway.runtime), (4, Runtime::Epoll));
+    assert_eq!((gateway.drain, gateway.no_fallback), (seconds(60), true));
+    assert_eq!((gateway.name.as_str(), gateway.access_log), ("edge-1", false));
+    assert!(gateway.trusts("10.9.9.9".parse().unwrap()));
+    assert!(gateway.trusts("::ffff:192.0.2.7".parse().unwrap()));
+    assert!(!gateway.trusts("192.0.2.8".parse().unwrap()));
+
+    let limits = &gateway.limits;
+    assert_eq!((limits.head_bytes_max, limits.line_bytes_max), (16384, 4096));
+    assert_eq!((limits.head_data_bytes_max, limits.body_bytes_max), (0, 1000));
+    assert_eq!(limits.fields_max, 64);
+
+    let tcp = &gateway.tcp;
+    assert_eq!((tcp.nodelay, tcp.keepalive, tcp.user_timeout), (false, None, None));
+    assert_eq!((tcp.keepalive_interval, tcp.keepalive_probes), (seconds(20), 3));
+
+    let addresses: Vec<&Listen> = config.listeners.iter().map(|l| &l.address).collect();
+    let tcp = |text: &str| Listen::Tcp(text.parse().unwrap());
+    let unix = Listen::Unix("/run/upsplice.sock".into());
+    assert_eq!(addresses, [&tcp("0.0.0.0:8080"), &tcp("[::1]:0"), &unix]);
+    assert!(!config.demo);
+}
+
+#[test]
+fn every_key_of_a_route_reaches_the_configuration() {
+    let config = read("valid", "contract.toml");
+    let [chat, rest, docker] = &config.routes[..] else { panic!("three routes") };
+    assert_eq!((chat.name.as_str(), chat.path.as_str()), ("chat", "/ws"));
+    assert_eq!(chat.host, Some(HostPattern::Exact("chat.example.com".into())));
+    assert_eq!(chat.protocols, Protocols::Only(vec!["websocket".into()]));
+    assert_eq!((chat.mode, chat.engine), (Mode::ZeroCopy, Engine::Splice));
+    let texts: Vec<&str> = chat.to.iter().map(|to| to.text.as_str()).collect();
+    let expected = ["10.0.0.5:9000", "[2001:db8::5]:9000", "unix:/run/app.sock", "app.test:9001"];
+    assert_eq!(texts, expected);
+    assert_eq!(chat.to[2].target, EndpointTarget::Unix("/run/app.sock".into()));
+    let resolved = EndpointTarget::Tcp(resolve("app.test", 9001).unwrap());
+    assert_eq!(chat.to[3].target, resolved);
+    let switches = [chat.rekey, chat.lenient_connection, docker.empty_host];
+    assert_eq!((chat.websocket_strict, switches), (false, [true; 3]));
+    let timeouts = &chat.timeouts;
+    assert_eq!(timeouts.connect, Duration::from_millis(500));
+    assert_eq!(timeouts.handshake, Duration::from_secs(7));
+    assert_eq!((timeouts.idle, timeouts.half_close), (Some(Duration::from_secs(7200)), None));
+
+    assert_eq!(rest.host, Some(HostPattern::Suffix(".example.com".into())));
+    assert_eq!(rest.protocols, Protocols::Any { also: vec!["h2c".into()] });
+}
+
+#[test]
+fn what_the_file_leaves_out_has_the_documented_default() {
+    let config = read("valid", "least.toml");
+    let (gateway, seconds) = (&config.gateway, Duration::from_secs);
+    assert!(gateway.workers >= 1 && gateway.access_log && !gateway.no_fallback);
+    assert_eq!((gateway.runtime, gateway.drain), (Runtime::Auto, seconds(30)));
+    let limits = &gateway.limits;
+    assert_eq!((limits.head_bytes_max, limits.line_bytes_max), (32768, 8192));
+    assert_eq!((limits.fields_max, limits.head_data_bytes_max), (100, 65536));
+    let tcp = &gateway.tcp;
+    assert_eq!((tcp.nodelay, tcp.keepalive, tcp.keepalive_probes), (true, Some(seconds(60)), 4));
+    assert_eq!((tcp.keepalive_interval, tcp.user_timeout), (seconds(15), None));
+    assert_eq!(config.listeners[0].address, Listen::Tcp("127.0.0.1:8080".parse().unwrap()));
+    let route = &config.routes[0];
+    assert_eq!((&route.host, route.path.as_str(), route.engine), (&None, "/", Engine::Auto));
+    assert_eq!(route.protocols, Protocols::Only(vec!["websocket".into()]));
+    assert!(route.websocket_strict && !route.rekey && !route.empty_host);
+    assert_eq!((route.timeouts.connect, route.timeouts.handshake), (seconds(5), seconds(10)));
+    assert_eq!(route.timeouts.idle, Some(seconds(3600)));
+    assert_eq!(route.timeouts.half_close, Some(seconds(30)));
+}

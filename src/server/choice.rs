@@ -40,8 +40,8 @@ pub fn engine_for(probe: &Probe, asked: Engine, no_fallback: bool) -> Choice<Eng
     }
 }
 
-/// The runtime a worker runs in. `auto` is plain tokio: a ring costs no less per upgrade and per message,
-/// and moves bulk more slowly (kernel-notes/0002).
+/// The runtime a worker runs in. `auto` is plain tokio: a ring gains nothing beyond the spread between runs
+/// (kernel-notes/0002).
 pub fn runtime_for(probe: &Probe, asked: Runtime) -> Choice<Runtime> {
     match (asked, probe.uring_works()) {
         (Runtime::Epoll, _) => choose(Runtime::Epoll, "configured"),

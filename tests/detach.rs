@@ -332,7 +332,8 @@ mod at_every_poll {
 
     fn kit(no_fallback: bool) -> (Rc<Kit>, Arc<Counters>) {
         let counters = Arc::new(Counters::default());
-        (Rc::new(Kit::new(PipeBudget::new(64 << 20), Arc::clone(&counters), no_fallback)), counters)
+        let kit = Kit::new(PipeBudget::new(64 << 20), Arc::clone(&counters), no_fallback);
+        (Rc::new(kit.expect("a descriptor")), counters)
     }
 
     fn tcp_pair() -> (OwnedFd, OwnedFd) {

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::half::{Close, Step};
@@ -47,23 +46,19 @@ pub(super) enum Moved {
 
 impl Relay {
     /// One direction, until it waits for something or has spent its share; true in the latter case.
-    pub(super) fn advance(
-        &mut self,
-        direction: Direction,
-        cx: &mut Context<'_>,
-    ) -> Result<bool, End> {
+    pub(super) fn advance(&mut self, direction: Direction) -> Result<bool, End> {
         let mut allowance = BYTES_PER_POLL;
         loop {
             match self.ways[direction as usize].half.step() {
                 Step::Closed(_) => return Ok(false),
                 Step::Finish => self.finish(direction),
                 Step::Drain { .. } | Step::Flush { .. } => {
-                    if !self.deliver(direction, cx)? {
+                    if !self.deliver(direction)? {
                         return Ok(false);
                     }
                 }
                 Step::Fill if allowance == 0 => return Ok(true),
-                Step::Fill => match self.fill(direction, cx)? {
+                Step::Fill => match self.fill(direction)? {
                     Some(taken) => allowance = allowance.saturating_sub(taken),
                     None => return Ok(false),
                 },
@@ -72,16 +67,15 @@ impl Relay {
     }
 
     /// Takes bytes from the source; `None` when there is nothing to take now.
-    fn fill(&mut self, direction: Direction, cx: &mut Context<'_>) -> Result<Option<usize>, End> {
+    fn fill(&mut self, direction: Direction) -> Result<Option<usize>, End> {
         let (source, sink) = ends(&self.downstream, &self.upstream, direction);
         let way = &mut self.ways[direction as usize];
         let eager = std::mem::take(&mut way.eager);
-        let readable = match source.poll_readable(cx) {
-            Poll::Ready(Ok(readable)) => readable,
-            Poll::Ready(Err(error)) => return self.source_failed(direction, error).map(Some),
-            Poll::Pending if eager => Readable::Maybe,
-            Poll::Pending => {
-                self.watch_sink(direction, cx);
+        let readable = match source.readable() {
+            Some(readable) => readable,
+            None if eager => Readable::Maybe,
+            None => {
+                self.watch_sink(direction);
                 return Ok(None);
             }
         };
@@ -100,7 +94,7 @@ impl Relay {
         match filled {
             Filled::Bytes(bytes) | Filled::Last(bytes) => {
                 if matches!(filled, Filled::Last(_)) {
-                    source.clear_readable(cx);
+                    source.clear_readable();
                 }
                 self.kit.counters.moved(engine, direction, bytes);
                 self.live.took(direction, engine, bytes);
@@ -112,7 +106,7 @@ impl Relay {
                 self.ended_without_end(direction).map(Some)
             }
             Filled::Nothing => {
-                source.clear_readable(cx);
+                source.clear_readable();
                 Ok(Some(0))
             }
             Filled::Ended => {
@@ -125,7 +119,7 @@ impl Relay {
     }
 
     /// Gives the sink what is held; false when it takes nothing now.
-    fn deliver(&mut self, direction: Direction, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn deliver(&mut self, direction: Direction) -> Result<bool, End> {
         let (_, sink) = ends(&self.downstream, &self.upstream, direction);
         let way = &mut self.ways[direction as usize];
         let moved = match way.half.step() {
@@ -139,7 +133,7 @@ impl Relay {
                 self.unpause(direction);
                 Ok(true)
             }
-            Moved::Blocked => Ok(self.pause(direction, cx)),
+            Moved::Blocked => Ok(self.pause(direction)),
             Moved::Refused(reason) => {
                 self.refused(direction, reason)?;
                 let way = &mut self.ways[direction as usize];
@@ -160,7 +154,7 @@ impl Relay {
 
     /// The sink is full. Waits for room, and watches both ends for a reset meanwhile (rule R9): the source
     /// is not read, so its reset would not be seen. True when something changed at once.
-    fn pause(&mut self, direction: Direction, cx: &mut Context<'_>) -> bool {
+    fn pause(&mut self, direction: Direction) -> bool {
         let way = &mut self.ways[direction as usize];
         if way.paused_since.is_none() {
             way.paused_since = Some(Instant::now());
@@ -170,14 +164,14 @@ impl Relay {
             self.live.paused(direction);
         }
         let (source, sink) = ends(&self.downstream, &self.upstream, direction);
-        if sink.poll_hangup(cx) {
+        if sink.hangup() {
             let kind = gone(sink);
             self.sink_failed(direction, kind);
             return true;
         }
         // A Unix socket hangs up when its peer closes in good order, too, and a reset of it leaves what
         // came before readable: the read will tell, once there is room for what it brings.
-        if !source.poll_hangup(cx) || sockopt::is_unix(source.as_fd()) {
+        if !source.hangup() || sockopt::is_unix(source.as_fd()) {
             return false;
         }
         if let Some(error) = sockopt::take_error(source.as_fd()) {
@@ -193,12 +187,12 @@ impl Relay {
     }
 
     /// Nothing to fill. When the sink's own direction is over, nobody reads it: only this notices its reset.
-    fn watch_sink(&mut self, direction: Direction, cx: &mut Context<'_>) {
+    fn watch_sink(&mut self, direction: Direction) {
         if self.ways[direction.reverse() as usize].half.source_is_open() {
             return;
         }
         let (_, sink) = ends(&self.downstream, &self.upstream, direction);
-        if sink.poll_hangup(cx) {
+        if sink.hangup() {
             let kind = gone(sink);
             self.sink_failed(direction, kind);
         }

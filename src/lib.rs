@@ -54,6 +54,8 @@
 //! - No byte of a client reaches an upstream before a valid 101, but for its head and declared body.
 //! - After the join payload does not enter user memory, with engine `splice`: no receive, no send. The
 //!   exceptions are counted: a fallback, with its [reason](metrics::Reason), and an urgent byte (`oob`).
+//! - With engine `auto` each direction is copied while its fills are small and spliced while they are large
+//!   ([`relay::pace`]); it changes only with nothing held.
 //! - A direction fills only when nothing is held, so an `EAGAIN` has one meaning, bytes cannot overtake each
 //!   other, and backpressure is the kernel's window. A drain is exactly as long as the pipe's content.
 //! - An end is passed on once, after the last byte; a reset is passed on as a reset. Every byte taken is

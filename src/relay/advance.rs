@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::half::{Close, Step};
+use super::pool::PIPE_BYTES_MIN;
 use super::{Direction, Engine, Failure, Reason, Relay, copy, splice};
 use crate::error::{End, Kind, Side, Stage};
 use crate::sys::sockopt;
@@ -48,6 +49,7 @@ impl Relay {
     /// One direction, until it waits for something or has spent its share; true in the latter case.
     pub(super) fn advance(&mut self, direction: Direction) -> Result<bool, End> {
         let mut allowance = BYTES_PER_POLL;
+        let mut took = 0;
         loop {
             match self.ways[direction as usize].half.step() {
                 Step::Closed(_) => return Ok(false),
@@ -58,12 +60,32 @@ impl Relay {
                     }
                 }
                 Step::Fill if allowance == 0 => return Ok(true),
+                Step::Fill if took > 0 && self.is_drained(direction, took) => {
+                    self.watch_sink(direction);
+                    return Ok(false);
+                }
                 Step::Fill => match self.fill(direction)? {
-                    Some(taken) => allowance = allowance.saturating_sub(taken),
+                    Some(taken) => {
+                        allowance = allowance.saturating_sub(taken);
+                        took = taken;
+                    }
                     None => return Ok(false),
                 },
             }
         }
+    }
+
+    /// Whether a fill of `took` bytes just now was all there is: asked for less than a fill in vain costs. A
+    /// large one has more behind it as a rule, and a pipe can be full of a few bytes.
+    fn is_drained(&self, direction: Direction, took: usize) -> bool {
+        let (source, _) = ends(&self.downstream, &self.upstream, direction);
+        let drained = took < PIPE_BYTES_MIN as usize
+            && source.readable() == Some(Readable::Maybe)
+            && source.has_no_bytes();
+        if drained {
+            source.clear_readable();
+        }
+        drained
     }
 
     /// Takes bytes from the source; `None` when there is nothing to take now.
@@ -98,7 +120,12 @@ impl Relay {
                 }
                 self.kit.counters.moved(engine, direction, bytes);
                 self.live.took(direction, engine, bytes);
-                self.live.gave(direction, self.ways[direction as usize].half.given());
+                let way = &mut self.ways[direction as usize];
+                self.live.gave(direction, way.half.given());
+                if let Some(engine) = way.paced(bytes) {
+                    self.kit.counters.switched(engine);
+                    self.live.switched(direction);
+                }
                 Ok(Some(usize::try_from(bytes).unwrap_or(usize::MAX)))
             }
             Filled::Again => Ok(Some(0)),
@@ -269,7 +296,7 @@ impl Relay {
         let spliced_before = self.live.carried(direction).spliced > 0;
         let way = &mut self.ways[direction as usize];
         if splice::is_final(way, reason, spliced_before) {
-            way.engine = Engine::Copy;
+            way.switch(Engine::Copy);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 pub mod half;
 pub mod idle;
 pub mod live;
+pub mod pace;
 pub mod pool;
 
 mod advance;

@@ -30,6 +30,7 @@ use crate::route::Routes;
 pub use crate::session::access_log::AccessLog;
 use crate::session::access_log::{LogSender, LogWriter};
 pub use crate::session::registry::{Move, SessionView};
+use crate::session::worker::Carriage;
 use crate::sys::net::{self, TcpOptions};
 use crate::sys::probe::Probe;
 
@@ -93,7 +94,7 @@ impl Gateway {
     pub fn start(mut config: Config, log: AccessLog) -> Result<Gateway, StartError> {
         crate::sys::ignore_sigpipe();
         let probe = Probe::run();
-        let engines = engines(&config, &probe)?;
+        let carriage = carriage(&config, &probe)?;
         let uring = runs_in_uring(&config, &probe)?;
         let demo = config.demo.then(EchoBackend::start).transpose().map_err(StartError::Spawn)?;
         if let Some(backend) = &demo {
@@ -108,7 +109,7 @@ impl Gateway {
         let (controllers, controls): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
         let shared = Shared {
             routes: Arc::new(Routes::new(&config.routes)),
-            engines: engines.into(),
+            carriage: carriage.into(),
             budget: PipeBudget::new(probe.pipe_budget_pages() * probe.pipes.page_bytes),
             counters: Arc::clone(&counters),
             local_ports: bound.addresses.iter().map(BoundAddress::port).collect(),
@@ -319,22 +320,27 @@ fn abandon(workers: Vec<Handle>, error: io::Error) -> StartError {
     StartError::Spawn(error)
 }
 
-/// The engine each route's sessions start with, and the word for why.
-fn engines(config: &Config, probe: &Probe) -> Result<Vec<(Engine, &'static str)>, StartError> {
-    let engine = |route: &config::Route| {
+/// How each route's sessions are carried.
+fn carriage(config: &Config, probe: &Probe) -> Result<Vec<Carriage>, StartError> {
+    let of = |route: &config::Route| {
         let choice = choice::engine_for(probe, route.engine, config.gateway.no_fallback);
-        let reason = |taken| match route.engine {
-            config::Engine::Auto => "probed",
-            asked if asked == taken => "configured",
+        let (engine, adaptive) = match choice.taken {
+            Some(config::Engine::Auto) => (Engine::Copy, true),
+            Some(config::Engine::Copy) => (Engine::Copy, false),
+            Some(config::Engine::Splice) => (Engine::Splice, false),
+            None => {
+                return Err(StartError::Unable(format!("route {:?}: {}", route.name, choice.why)));
+            }
+        };
+        let reason = match (route.engine, choice.taken) {
+            (config::Engine::Auto, Some(config::Engine::Auto)) => "adaptive",
+            (config::Engine::Auto, _) => "probed",
+            (asked, taken) if Some(asked) == taken => "configured",
             _ => "splice_refused",
         };
-        match choice.taken {
-            Some(config::Engine::Copy) => Ok((Engine::Copy, reason(config::Engine::Copy))),
-            Some(_) => Ok((Engine::Splice, reason(config::Engine::Splice))),
-            None => Err(StartError::Unable(format!("route {:?}: {}", route.name, choice.why))),
-        }
+        Ok(Carriage { engine, adaptive, reason })
     };
-    config.routes.iter().map(engine).collect()
+    config.routes.iter().map(of).collect()
 }
 
 /// Whether workers run in tokio-uring, which panics where it cannot have a ring: the probe was asked.

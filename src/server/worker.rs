@@ -17,14 +17,14 @@ use tokio::task::JoinHandle;
 use super::control::{Control, Controller, Controls};
 use super::{demo, listener, tcp_options};
 use crate::config::Config;
-use crate::metrics::{Counters, Engine, Snapshot};
+use crate::metrics::{Counters, Snapshot};
 use crate::relay::Kit;
 use crate::relay::pool::PipeBudget;
 use crate::route::Routes;
 use crate::session::access_log::LogSender;
 use crate::session::joined;
 use crate::session::registry::{Order, Registry};
-use crate::session::worker::{Page, Worker};
+use crate::session::worker::{Carriage, Page, Worker};
 use crate::sys::net::Acceptor;
 use crate::sys::reactor::{Reactor, park_current};
 
@@ -39,7 +39,7 @@ const EVENT_INTERVAL: u32 = 31;
 pub(super) struct Shared {
     pub config: Arc<Config>,
     pub routes: Arc<Routes>,
-    pub engines: Arc<[(Engine, &'static str)]>,
+    pub carriage: Arc<[Carriage]>,
     pub budget: Arc<PipeBudget>,
     pub counters: Arc<[Arc<Counters>]>,
     pub controls: Arc<[Controller]>,
@@ -232,7 +232,7 @@ fn acceptors(sockets: Vec<OwnedFd>, reactor: &Rc<Reactor>) -> io::Result<Vec<Rc<
 }
 
 fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker> {
-    let Shared { config, routes, engines, budget, counters: all, controls, local_ports, .. } =
+    let Shared { config, routes, carriage, budget, counters: all, controls, local_ports, .. } =
         shared;
     let counters = Arc::clone(&all[index]);
     let page = config.demo.then(|| -> Page {
@@ -250,7 +250,7 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
         cursors: RefCell::new(vec![0; config.routes.len()]),
         config,
         routes,
-        engines,
+        carriage,
         counters,
         registry: Registry::default(),
         log,

@@ -147,9 +147,9 @@ async fn switch(
         Verdict::Switch { upstream, head_data, sent } => {
             worker.counters.upgrade(UpgradeResult::Switched);
             facts.handshake = Some(facts.accepted.elapsed());
-            let (engine, _) = worker.engines[request.route];
-            let to_upstream = Way::new(engine, request.head_data(), 0);
-            let to_downstream = Way::new(engine, head_data, sent);
+            let carriage = worker.carriage[request.route];
+            let to_upstream = carriage.way(request.head_data(), 0);
+            let to_downstream = carriage.way(head_data, sent);
             for (way, direction) in [&to_upstream, &to_downstream].into_iter().zip(Direction::BOTH)
             {
                 let half = way.half();

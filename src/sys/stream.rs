@@ -111,6 +111,13 @@ impl Stream {
         ready.has(Ready::PRIORITY.or(Ready::READ_CLOSED)) && sockopt::at_urgent_mark(self.as_fd())
     }
 
+    /// Whether there is nothing to read now: no byte, no urgent byte. An end that was not seen yet brings an
+    /// event of its own.
+    pub fn has_no_bytes(&self) -> bool {
+        let ready = self.reactor.ready(self.place);
+        !ready.has(Ready::PRIORITY) && sockopt::unread_bytes(self.as_fd()) == Some(0)
+    }
+
     /// Whether a read is worth trying.
     pub fn readable(&self) -> Option<Readable> {
         let ready = self.reactor.ready(self.place);

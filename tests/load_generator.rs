@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use frame::{BINARY, Head, TEXT, Walker, masked, toggle_mask, unmasked};
-use kernel::{from_slabinfo, unaccounted};
+use kernel::{from_slabinfo, slab_of_all_types, waiting_in_sockets};
 use latency::{CURVE, Latency};
 use schedule::Schedule;
 use workload::{Role, Workload};
@@ -161,10 +161,12 @@ fn a_difference_names_the_parts_that_changed() {
 }
 
 #[test]
-fn pages_are_what_no_field_accounts_for() {
-    let meminfo = "MemTotal: 1000 kB\nMemFree: 100 kB\nCached: 300 kB\nAnonPages: 200 kB\n\
-                   Slab: 50 kB\nSUnreclaim: 20 kB\nKernelStack: 10 kB\nPageTables: 5 kB\n";
-    assert_eq!(unaccounted(meminfo), 335 * 1024);
+fn what_waits_in_sockets_is_told_in_pages_and_slabs_in_kibibytes() {
+    let sockstat = "sockets: used 22\nTCP: inuse 3 orphan 0 tw 7 alloc 3 mem 71929\n\
+                    UDP: inuse 1 mem 5\n";
+    assert_eq!(waiting_in_sockets(sockstat), 71929 * 4096);
+    assert_eq!(waiting_in_sockets("sockets: used 22\n"), 0);
+    assert_eq!(slab_of_all_types("MemTotal: 1000 kB\nSlab:   50 kB\n"), 50 * 1024);
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use futures_util::future::try_join;
+use anyhow::{Result, anyhow, ensure};
+use tokio::net::TcpStream;
 
+use crate::backend::runtime;
 use crate::frame::{BINARY, TEXT, Walker, masked};
 use crate::load::Load;
+use crate::process::Busy;
 use crate::session::{Echo, Share};
 use crate::wire::{Reader, Wire, Writer};
 
@@ -50,15 +52,27 @@ pub async fn receive(wire: &mut Wire, size: usize, end: Instant) -> Result<u64> 
     agreed(said.parse()?, arrived)
 }
 
-/// Sends and has the backend send until `end`, at the same time. Returns the payload bytes of both
-/// directions.
-pub async fn both(wire: &mut Wire, size: usize, end: Instant) -> Result<u64> {
+/// Sends and has the backend send until `end`, at the same time. Counts the payload bytes of both
+/// directions. A thread of its own sends: on a connection without a proxy one thread has no time
+/// left.
+pub async fn both(mut wire: Wire, size: usize, end: Instant, share: &mut Share) -> Result<()> {
     wire.write(&order(size, end)).await?;
-    let (mut reader, mut writer) = wire.split();
-    let sending = send_until(&mut writer, size, end);
-    let (sent, (said, arrived)) = try_join(sending, receive_all(&mut reader)).await?;
+    let (mut wire, writer) = wire.with_writer()?;
+    let sending = std::thread::spawn(move || {
+        let busy = Busy::of_this_thread();
+        let sent = runtime()?.block_on(async {
+            let stream = TcpStream::from_std(writer)?;
+            send_until(&mut Wire::new(stream)?.split().1, size, end).await
+        })?;
+        anyhow::Ok((sent, Busy::of_this_thread().busiest_since(&busy)))
+    });
+    let (said, arrived) = receive_all(&mut wire.split().0).await?;
+    // The backend has answered the last thing that the thread sends.
+    let (sent, busy) = sending.join().map_err(|_| anyhow!("a sending thread panicked"))??;
     let (pushed, taken) = said.split_once(' ').unwrap_or_default();
-    Ok(agreed(sent, taken.parse()?)? + agreed(pushed.parse()?, arrived)?)
+    share.bulk_bytes += agreed(sent, taken.parse()?)? + agreed(pushed.parse()?, arrived)?;
+    share.busy = share.busy.max(busy);
+    Ok(())
 }
 
 /// Takes [`SLOW_READ`] bytes of what the backend sends, pauses, and so on until `end`. Returns the

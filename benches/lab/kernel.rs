@@ -1,4 +1,4 @@
-//! What sessions cost in the kernel: the objects behind sockets, pipes and epoll, and pages of data.
+//! What sessions cost in the kernel: the objects behind sockets, pipes and epoll, and waiting bytes.
 //!
 //! The kernel counts objects by type for the whole machine, so a reading holds the client's and the
 //! backend's sockets, too: the proxy's share is what a run through it costs more than a run without.
@@ -34,19 +34,8 @@ const INODES: [&str; 2] = ["sock_inode_cache", "inode_cache"];
 /// them in masses, which would drown a session's share, so they are counted by those inodes.
 const PER_INODE: [&str; 2] = ["dentry", "lsm_inode_cache"];
 
-/// Fields of `/proc/meminfo` that say what a page is used for; what is in none of them was taken
-/// from the page allocator directly, as the data in sockets and pipes is.
-const ACCOUNTED: [&str; 9] = [
-    "MemFree:",
-    "Buffers:",
-    "Cached:",
-    "SwapCached:",
-    "AnonPages:",
-    "Slab:",
-    "KernelStack:",
-    "PageTables:",
-    "Percpu:",
-];
+/// Bytes of a page, in which the kernel counts what waits in sockets.
+const PAGE: i64 = 4096;
 
 /// Kernel memory by what it is for, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,18 +45,20 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Reads the counters now; with `pages`, also data that waits in sockets and pipes, which is
-    /// only known as a difference of large numbers and a few megabytes wrong.
+    /// Reads the counters now; with `data`, also what the kernel charges for bytes that wait in
+    /// sockets, of which it keeps up to a megabyte per core in reserve. Nothing counts bytes in
+    /// pipes, but those are bounded by the size of a pipe.
     ///
     /// Only root may read the counters by type; everybody else gets the sum of all types.
-    pub fn read(pages: bool) -> Kernel {
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    pub fn read(data: bool) -> Kernel {
+        let text = |path| fs::read_to_string(path).unwrap_or_default();
         let mut kernel = match fs::read_to_string("/proc/slabinfo") {
             Ok(slabinfo) => from_slabinfo(&slabinfo),
-            Err(_) => Kernel::of("slab of all types", field(&meminfo, "Slab:")),
+            Err(_) => Kernel::of("slab of all types", slab_of_all_types(&text("/proc/meminfo"))),
         };
-        if pages {
-            kernel.parts.insert("pages".to_owned(), unaccounted(&meminfo));
+        if data {
+            let charged = waiting_in_sockets(&text("/proc/net/sockstat"));
+            kernel.parts.insert("socket buffers".to_owned(), charged);
         }
         kernel
     }
@@ -119,14 +110,18 @@ fn cache(line: &str) -> Option<(&str, (i64, i64))> {
     Some((name, (objects, size)))
 }
 
-/// Pages that no field of `/proc/meminfo` accounts for, in bytes.
-pub fn unaccounted(meminfo: &str) -> i64 {
-    let accounted: i64 = ACCOUNTED.iter().map(|name| field(meminfo, name)).sum();
-    field(meminfo, "MemTotal:") - accounted
+/// The field of `/proc/meminfo`, which is in KiB, in bytes.
+pub fn slab_of_all_types(meminfo: &str) -> i64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("Slab:")).unwrap_or_default();
+    1024 * first_number(line)
 }
 
-/// A field of `/proc/meminfo`, which is in KiB, in bytes.
-fn field(meminfo: &str, name: &str) -> i64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0_i64) * 1024
+/// What `/proc/net/sockstat` says that TCP is charged for, in bytes.
+pub fn waiting_in_sockets(sockstat: &str) -> i64 {
+    let line = sockstat.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
+    PAGE * line.split_once(" mem ").map_or(0, |(_, pages)| first_number(pages))
+}
+
+fn first_number(text: &str) -> i64 {
+    text.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }

@@ -92,11 +92,9 @@ impl Load {
         let (start, cpu_start) = (Instant::now(), Cpu::of(&self.pids));
         let backend_start = Busy::of(&self.backend_pids);
         meeting.wait();
-        let (mut total, mut load_busy) = (Share::new()?, 0.0_f64);
+        let mut total = Share::new()?;
         for thread in threads {
-            let (share, busy) = thread.join().map_err(|_| anyhow!("a load thread panicked"))??;
-            total.add(share)?;
-            load_busy = load_busy.max(busy);
+            total.add(thread.join().map_err(|_| anyhow!("a load thread panicked"))??)?;
         }
         let seconds = start.elapsed().as_secs_f64();
         let cpu = Cpu::of(&self.pids).since(cpu_start);
@@ -106,21 +104,22 @@ impl Load {
         }
         let (pss_after, kernel_after) = (pss_bytes(&self.pids), kernel());
         self.has_kept_up(&total)?;
+        let has_work = self.workload != Workload::Idle;
+        let load_busy = total.busy / seconds;
         Ok(Measured {
             load: self.clone(),
             total,
             seconds,
             cpu,
-            load_busy,
-            backend_busy: (!self.backend_pids.is_empty()).then_some(backend_busy),
+            load_busy: has_work.then_some(load_busy),
+            backend_busy: (has_work && !self.backend_pids.is_empty()).then_some(backend_busy),
             pss: (pss_before, pss_after),
             kernel: kernel_before.zip(kernel_after),
         })
     }
 
-    /// One thread's sessions, from the first connect to the last byte. Returns also the share of
-    /// the time for which the thread was busy.
-    fn run_share(&self, thread: usize, meeting: &Barrier) -> Result<(Share, f64)> {
+    /// One thread's sessions, from the first connect to the last byte.
+    fn run_share(&self, thread: usize, meeting: &Barrier) -> Result<Share> {
         let runtime = runtime()?;
         let opened = runtime.block_on(self.bounded(open_all(self, thread)));
         meeting.wait();
@@ -132,11 +131,13 @@ impl Load {
             _ => None,
         };
         let mut share = runtime.block_on(self.bounded(drive_all(self, seats, start)))?;
-        let busy = Busy::of_this_thread().busiest_since(&busy_start);
+        share.busy = share.busy.max(Busy::of_this_thread().busiest_since(&busy_start));
         if let Some(sender) = sender {
-            share.lag = sender.join()?;
+            let (lag, busy) = sender.join()?;
+            share.lag = lag;
+            share.busy = share.busy.max(busy);
         }
-        Ok((share, busy / start.elapsed().as_secs_f64()))
+        Ok(share)
     }
 
     /// Has a thread send for these seats.

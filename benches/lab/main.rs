@@ -64,7 +64,7 @@
 //! | `p50_us`, `p90_us`, `p99_us`, `p999_us`, `p9999_us`, `max_us` | latency in microseconds |
 //! | `latencies` | a list of 20 pairs `[quantile, microseconds]`, 0 to 0.9999 |
 //! | `pss_before`, `pss_after` | the proxy's memory before the sessions, and with them, in bytes |
-//! | `kernel_before`, `kernel_after` | `idle`, `slow-readers`: the kernel's memory for sockets, pipes, epoll of the whole machine; both ends included, so the proxy's share is what is left after a run without a proxy has been taken away |
+//! | `kernel_before`, `kernel_after` | `idle`, `slow-readers`: the kernel's memory for sockets, pipes, epoll of the whole machine, in `slow-readers` also for bytes that wait in sockets; both ends included, so the proxy's share is what is left after a run without a proxy has been taken away |
 //! | `kernel_parts` | an object: what has changed between the two, by kind of kernel object |
 
 mod backend;

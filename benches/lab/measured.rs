@@ -24,8 +24,8 @@ pub struct Measured {
     pub seconds: f64,
     /// What the proxy has spent.
     pub cpu: Cpu,
-    /// For which share of the time the busiest load thread ran.
-    pub load_busy: f64,
+    /// For which share of the time the busiest load thread ran, where there was work all the time.
+    pub load_busy: Option<f64>,
     /// For which share of the time the busiest backend thread ran.
     pub backend_busy: Option<f64>,
     /// Memory of the proxy before the sessions and with them.
@@ -71,7 +71,7 @@ impl fmt::Display for Measured {
             "payload_bytes": self.payload_bytes(),
             "cpu_seconds": self.cpu.ran,
             "wait_seconds": self.cpu.waited,
-            "load_busy": rounded(self.load_busy),
+            "load_busy": self.load_busy.map(rounded),
             "backend_busy": self.backend_busy.map(rounded),
             "rate_wanted": known(is_open, || json!(self.load.rate)),
             "lag_p99_us": known(is_open, || json!(total.lag.at(0.99))),

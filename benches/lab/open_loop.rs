@@ -15,6 +15,7 @@ use anyhow::{Result, anyhow};
 
 use crate::latency::Latency;
 use crate::load::Load;
+use crate::process::Busy;
 use crate::session::{Echo, Share};
 use crate::wire::Wire;
 
@@ -29,18 +30,23 @@ pub fn gives_up(load: &Load, start: Instant) -> Instant {
 
 /// The thread that sends for some of a run's sessions.
 pub struct Sender {
-    thread: JoinHandle<Result<Latency>>,
+    thread: JoinHandle<Result<(Latency, f64)>>,
 }
 
 impl Sender {
     /// Starts to send; `writers` are sessions by their place among all of the run's.
     pub fn start(load: &Load, writers: Vec<(usize, StdStream)>, start: Instant) -> Sender {
         let load = load.clone();
-        Sender { thread: thread::spawn(move || send(&load, writers, start)) }
+        let thread = thread::spawn(move || {
+            let busy = Busy::of_this_thread();
+            let lag = send(&load, writers, start)?;
+            Ok((lag, Busy::of_this_thread().busiest_since(&busy)))
+        });
+        Sender { thread }
     }
 
-    /// How late its frames were.
-    pub fn join(self) -> Result<Latency> {
+    /// How late its frames were, and for how many seconds the thread ran.
+    pub fn join(self) -> Result<(Latency, f64)> {
         self.thread.join().map_err(|_| anyhow!("the sending thread panicked"))?
     }
 }

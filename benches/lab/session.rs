@@ -22,6 +22,8 @@ pub struct Share {
     pub latency: Latency,
     /// In an open loop: how late frames were sent, which is part of their latency.
     pub lag: Latency,
+    /// Seconds for which the busiest thread ran.
+    pub busy: f64,
     /// Sessions that stay open until the measurement is over.
     held: Vec<Wire>,
 }
@@ -34,6 +36,7 @@ impl Share {
             bulk_bytes: 0,
             latency: Latency::new()?,
             lag: Latency::new()?,
+            busy: 0.0,
             held: Vec::new(),
         })
     }
@@ -44,6 +47,7 @@ impl Share {
         self.bulk_bytes += other.bulk_bytes;
         self.latency.add(&other.latency)?;
         self.lag.add(&other.lag)?;
+        self.busy = self.busy.max(other.busy);
         self.held.extend(other.held);
         Ok(())
     }
@@ -99,7 +103,7 @@ pub async fn drive(load: &Load, seat: Seat, start: Instant) -> Result<Share> {
         Role::Send => share.bulk_bytes = bulk::send(&mut wire, load.bulk_size(), end).await?,
         Role::Receive => share.bulk_bytes = bulk::receive(&mut wire, load.bulk_size(), end).await?,
         Role::SendAndReceive => {
-            share.bulk_bytes = bulk::both(&mut wire, load.bulk_size(), end).await?;
+            bulk::both(wire, load.bulk_size(), end, &mut share).await?;
         }
         Role::Alternate => bulk::alternate(load, &mut wire, end, &mut share).await?,
         Role::ReadSlowly => {

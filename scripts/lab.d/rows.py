@@ -5,7 +5,7 @@
     echoSIZE[xN]                    a frame there and back, closed loop, N sessions [1]
     openSIZE[xN]@RATE               the same at RATE frames per second over all sessions, open loop
     crowd[N[+B]]                    N silent sessions [2000] and B that echo [10]
-    slow[N[+B]]                     N readers that take 1 KiB at a time [100] and B that echo [10]
+    slow[N[+B]]                     N readers that take 1 KiB at a time [20] and B that echo [10]
     mixed[N]                        N sessions [30]: a third echo, a third bulk, a third alternate
     upgrades                        accept, 101, one echo, close
     idle[SIZE]                      memory of sessions that are silent after one echo of SIZE [64]
@@ -59,6 +59,11 @@ class Row:
     size: int
     measures: tuple
     options: tuple = ()
+
+    @property
+    def needs_cores(self):
+        """True when an end of this row has work for more than one core at a time."""
+        return self.sessions > 1 or self.workload == "bulk-both"
 
     def load_options(self):
         """What the load generator has to be told about this row, as flag → value."""
@@ -176,7 +181,8 @@ def _crowd(name, found, _):
 
 
 def _slow(name, found, _):
-    slow, busy = int(found[1] or 100), int(found[2] or BUSY_AMONG_MANY)
+    # More would fill what the kernel allows all of TCP together, and then everything is slow.
+    slow, busy = int(found[1] or 20), int(found[2] or BUSY_AMONG_MANY)
     title = "echo, 64 B, %s, beside %d slow readers; memory per slow reader" % (count(busy), slow)
     measures = (P50, P99, *_memory(slow))
     return [Row(name, title, "slow-readers", slow + busy, 64, measures, (("busy", busy),))]

@@ -24,7 +24,7 @@ use frame::{BINARY, Head, TEXT, Walker, masked, toggle_mask, unmasked};
 use kernel::{from_slabinfo, slab_of_all_types, waiting_in_sockets};
 use latency::{CURVE, Latency};
 use schedule::Schedule;
-use workload::{Role, Workload};
+use workload::{Kind, Role, Workload};
 
 #[test]
 fn a_head_says_what_was_built_whatever_the_length() {
@@ -173,7 +173,8 @@ fn what_waits_in_sockets_is_told_in_pages_and_slabs_in_kibibytes() {
 fn a_mix_gives_every_third_session_the_same_kind_of_role() {
     let roles: Vec<Role> = (0..30).map(|index| Workload::Mixed.role(index, 0)).collect();
     let count = |role| roles.iter().filter(|found| **found == role).count();
-    let counts = [Role::Echo, Role::Send, Role::Receive, Role::Alternate].map(count);
+    let kinds = [Kind::Small, Kind::Up, Kind::Down, Kind::Alternate];
+    let counts = kinds.map(|kind| count(Role::Laps(kind)));
     assert_eq!(counts, [10, 5, 5, 10]);
 }
 

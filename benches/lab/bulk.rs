@@ -7,9 +7,8 @@ use tokio::net::TcpStream;
 
 use crate::backend::runtime;
 use crate::frame::{BINARY, TEXT, Walker, masked};
-use crate::load::Load;
 use crate::process::Busy;
-use crate::session::{Echo, Share};
+use crate::session::Share;
 use crate::wire::{Reader, Wire, Writer};
 
 /// What a slow reader asks the kernel to keep for it, at most; Linux doubles it.
@@ -19,11 +18,6 @@ pub const SLOW_UNREAD_MAX: u32 = 8 * 1024;
 const SLOW_READ: usize = 1024;
 /// Payload of the frames that slow readers are sent.
 const SLOW_FRAME: usize = 16 * 1024;
-
-/// What an alternating session does before it changes: about as long in each phase on a connection
-/// without a proxy.
-const ECHOES_OF_A_PHASE: usize = 64;
-const FRAMES_OF_A_PHASE: usize = 64;
 
 /// Sends frames until `end`. Returns the payload bytes that the backend says have arrived.
 pub async fn send(wire: &mut Wire, size: usize, end: Instant) -> Result<u64> {
@@ -88,43 +82,6 @@ pub async fn read_slowly(wire: &mut Wire, pace: Duration, end: Instant) -> Resul
     Ok(taken)
 }
 
-/// Echoes small messages, sends bulk, echoes, takes bulk, and so on until `end`.
-pub async fn alternate(
-    load: &Load,
-    wire: &mut Wire,
-    end: Instant,
-    share: &mut Share,
-) -> Result<()> {
-    let mut echo = Echo::new(load.size);
-    let bulk = load.bulk_size();
-    let all = (bulk * FRAMES_OF_A_PHASE) as u64;
-    let frame = masked(BINARY, &vec![b'u'; bulk]);
-    let push = masked(TEXT, format!("push {bulk} {FRAMES_OF_A_PHASE}").as_bytes());
-    let mut up = true;
-    while Instant::now() < end {
-        for _ in 0..ECHOES_OF_A_PHASE {
-            if Instant::now() >= end {
-                return Ok(());
-            }
-            echo.timed(wire, share).await?;
-        }
-        if up {
-            wire.write(&masked(TEXT, b"take")).await?;
-            for _ in 0..FRAMES_OF_A_PHASE {
-                wire.write(&frame).await?;
-            }
-            wire.write(&masked(TEXT, b"count")).await?;
-        } else {
-            wire.write(&push).await?;
-        }
-        let (said, arrived) = receive_all(&mut wire.split().0).await?;
-        ensure!(up || arrived == all, "{all} bytes were asked for, {arrived} arrived");
-        share.bulk_bytes += agreed(all, said.parse()?)?;
-        up = !up;
-    }
-    Ok(())
-}
-
 /// What has the backend push until `end`.
 fn order(size: usize, end: Instant) -> Vec<u8> {
     let milliseconds = end.saturating_duration_since(Instant::now()).as_millis();
@@ -132,7 +89,7 @@ fn order(size: usize, end: Instant) -> Vec<u8> {
 }
 
 /// Reads until a text frame. Returns what it says, and the binary payload bytes before it.
-async fn receive_all(reader: &mut Reader<'_>) -> Result<(String, u64)> {
+pub async fn receive_all(reader: &mut Reader<'_>) -> Result<(String, u64)> {
     let mut walker = Walker::default();
     loop {
         let Some(said) = reader.read(usize::MAX, |bytes| walker.walk(bytes)).await? else {
@@ -143,7 +100,7 @@ async fn receive_all(reader: &mut Reader<'_>) -> Result<(String, u64)> {
 }
 
 /// The number of bytes, on which both ends have to agree.
-fn agreed(sent: u64, arrived: u64) -> Result<u64> {
+pub fn agreed(sent: u64, arrived: u64) -> Result<u64> {
     ensure!(arrived == sent, "{sent} bytes were sent, {arrived} arrived");
     Ok(sent)
 }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::backend::runtime;
 use crate::kernel::Kernel;
 use crate::measured::Measured;
+use crate::mixed::Laps;
 use crate::open_loop::Sender;
 use crate::process::{Busy, Cpu, pss_bytes};
 use crate::schedule::Schedule;
@@ -65,9 +66,6 @@ pub struct Load {
     pub limit: f64,
 }
 
-/// Payload bytes of the bulk frames in `mixed`.
-const MIXED_BULK: usize = 64 * 1024;
-
 impl Load {
     /// Runs the workload.
     pub fn run(&self) -> Result<Measured> {
@@ -82,10 +80,11 @@ impl Load {
         let (pss_before, kernel_before) = (pss_bytes(&self.pids), kernel());
         // Two meetings: all sessions are open; the first readings are taken.
         let meeting = Arc::new(Barrier::new(self.threads + 1));
+        let laps = Laps::new(self.sessions);
         let threads: Vec<_> = (0..self.threads)
             .map(|index| {
-                let (load, meeting) = (self.clone(), meeting.clone());
-                std::thread::spawn(move || load.run_share(index, &meeting))
+                let (load, meeting, laps) = (self.clone(), meeting.clone(), laps.clone());
+                std::thread::spawn(move || load.run_share(index, &meeting, &laps))
             })
             .collect();
         meeting.wait();
@@ -119,9 +118,9 @@ impl Load {
     }
 
     /// One thread's sessions, from the first connect to the last byte.
-    fn run_share(&self, thread: usize, meeting: &Barrier) -> Result<Share> {
+    fn run_share(&self, thread: usize, meeting: &Barrier, laps: &Arc<Laps>) -> Result<Share> {
         let runtime = runtime()?;
-        let opened = runtime.block_on(self.bounded(open_all(self, thread)));
+        let opened = runtime.block_on(self.bounded(open_all(self, thread, laps)));
         meeting.wait();
         meeting.wait();
         let mut seats = opened?;
@@ -170,11 +169,6 @@ impl Load {
         Schedule { rate: self.rate, sessions: self.sessions }
     }
 
-    /// Payload bytes of a frame in bulk.
-    pub fn bulk_size(&self) -> usize {
-        if self.workload == Workload::Mixed { MIXED_BULK } else { self.size }
-    }
-
     /// The pause of a slow reader.
     pub fn pace(&self) -> Duration {
         Duration::from_millis(self.pace)
@@ -188,22 +182,22 @@ impl Load {
 
 /// Opens every session of a thread, at most [`OPENING_MAX`] at a time. In `upgrades` there is
 /// nothing to open yet: each seat is a place to open connections from.
-async fn open_all(load: &Load, thread: usize) -> Result<Vec<Seat>> {
+async fn open_all(load: &Load, thread: usize, laps: &Arc<Laps>) -> Result<Vec<Seat>> {
     let mut opening = JoinSet::new();
     let mut seats = Vec::new();
     for index in (thread..load.sessions).step_by(load.threads) {
         let role = load.workload.role(index, load.busy);
         if role == Role::Upgrade {
-            seats.push(Seat { index, role, wire: None });
+            seats.push(Seat { index, role, laps: laps.clone(), wire: None });
             continue;
         }
         if opening.len() == OPENING_MAX {
             seats.push(next(&mut opening).await?);
         }
-        let load = load.clone();
+        let (load, laps) = (load.clone(), laps.clone());
         opening.spawn(async move {
             let wire = session::open(&load, role).await?;
-            Ok(Seat { index, role, wire: Some(wire) })
+            Ok(Seat { index, role, laps, wire: Some(wire) })
         });
     }
     while !opening.is_empty() {

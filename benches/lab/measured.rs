@@ -6,13 +6,10 @@ use serde_json::{Value, json};
 
 use crate::kernel::Kernel;
 use crate::load::Load;
+use crate::mixed::BULK_FRAME;
 use crate::process::Cpu;
 use crate::session::Share;
 use crate::workload::Workload;
-
-/// Bulk payload that counts as much as a round trip of a small message in `mixed`: a frame of this
-/// size takes about as long on a connection without a proxy.
-const UNIT_OF_BULK: u64 = 64 * 1024;
 
 /// What a run measured.
 pub struct Measured {
@@ -41,7 +38,7 @@ impl Measured {
         match self.load.workload {
             Workload::BulkUp | Workload::BulkDown | Workload::BulkBoth => self.total.bulk_bytes,
             Workload::Idle => self.total.held() as u64,
-            Workload::Mixed => self.total.round_trips + self.total.bulk_bytes / UNIT_OF_BULK,
+            Workload::Mixed => self.total.round_trips + self.total.bulk_bytes / BULK_FRAME as u64,
             _ => self.total.round_trips,
         }
     }

@@ -1,5 +1,6 @@
 //! What one session of a workload does, from the client's side.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -8,6 +9,7 @@ use crate::bulk;
 use crate::frame::{BINARY, masked};
 use crate::latency::Latency;
 use crate::load::Load;
+use crate::mixed::{self, Laps};
 use crate::open_loop;
 use crate::wire::Wire;
 use crate::workload::Role;
@@ -75,6 +77,8 @@ pub struct Seat {
     pub index: usize,
     /// What it does.
     pub role: Role,
+    /// Where all sessions of `mixed` meet.
+    pub laps: Arc<Laps>,
     /// Open, except in `upgrades`, where opening is the work.
     pub wire: Option<Wire>,
 }
@@ -100,12 +104,15 @@ pub async fn drive(load: &Load, seat: Seat, start: Instant) -> Result<Share> {
         return Ok(share);
     };
     match seat.role {
-        Role::Send => share.bulk_bytes = bulk::send(&mut wire, load.bulk_size(), end).await?,
-        Role::Receive => share.bulk_bytes = bulk::receive(&mut wire, load.bulk_size(), end).await?,
+        Role::Send => share.bulk_bytes = bulk::send(&mut wire, load.size, end).await?,
+        Role::Receive => share.bulk_bytes = bulk::receive(&mut wire, load.size, end).await?,
         Role::SendAndReceive => {
-            bulk::both(wire, load.bulk_size(), end, &mut share).await?;
+            bulk::both(wire, load.size, end, &mut share).await?;
         }
-        Role::Alternate => bulk::alternate(load, &mut wire, end, &mut share).await?,
+        Role::Laps(kind) => {
+            let laps = (seat.laps.as_ref(), end);
+            mixed::drive(kind, &mut wire, load.size, laps, &mut share).await?;
+        }
         Role::ReadSlowly => {
             share.bulk_bytes = bulk::read_slowly(&mut wire, load.pace(), end).await?;
             share.hold(wire);

@@ -25,7 +25,8 @@ pub enum Workload {
     /// `--busy` sessions echo; the others take what is pushed to them, 1 KiB every `--pace`
     /// milliseconds.
     SlowReaders,
-    /// A third of the sessions echo, a third is bulk, a third does both by turns.
+    /// A third of the sessions echo, a third is bulk, a third does both by turns; in laps of the
+    /// same work for every session.
     Mixed,
 }
 
@@ -48,7 +49,20 @@ pub enum Role {
     Silent,
     /// Takes little at a time.
     ReadSlowly,
-    /// Echoes for a while, then sends or takes, again and again.
+    /// Does laps with all others.
+    Laps(Kind),
+}
+
+/// What a session of `mixed` does in a lap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Small messages there and back.
+    Small,
+    /// Bulk from client to backend.
+    Up,
+    /// Bulk from backend to client.
+    Down,
+    /// Small messages, then bulk.
     Alternate,
 }
 
@@ -81,10 +95,10 @@ impl Workload {
             Self::Crowd => Role::Silent,
             Self::SlowReaders => Role::ReadSlowly,
             Self::Mixed => match index % 6 {
-                0 | 3 => Role::Echo,
-                1 => Role::Send,
-                4 => Role::Receive,
-                _ => Role::Alternate,
+                0 | 3 => Role::Laps(Kind::Small),
+                1 => Role::Laps(Kind::Up),
+                4 => Role::Laps(Kind::Down),
+                _ => Role::Laps(Kind::Alternate),
             },
         }
     }
@@ -108,7 +122,7 @@ impl Role {
             Self::Send => "/sink",
             Self::Receive | Self::ReadSlowly => "/push",
             Self::SendAndReceive => "/both",
-            Self::Alternate => "/phases",
+            Self::Laps(_) => "/phases",
             Self::Echo | Self::EchoOnSchedule | Self::Upgrade | Self::Silent => "/echo",
         }
     }

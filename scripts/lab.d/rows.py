@@ -21,7 +21,7 @@ from typing import Callable
 DECIDING = ("bulk1,bulk16,echo64,echo64x100,echo1kx100,echo16k,echo128k,echo16kx100,echo128kx100,"
             "upgrades,idle")
 # What a reader of the report wants to see besides.
-REST = ("bulk1-both,bulk16-both,echo1k,echo64x1000,open64x100@20k,open1kx100@20k,crowd,slow,mixed")
+REST = ("bulk1-both,bulk16-both,echo1k,echo64x1000,open64x100@10k,open1kx100@10k,crowd,slow,mixed")
 # Throughput and CPU by frame size.
 SIZES = "bulk1-256,bulk1-1k,bulk1-4k,bulk1-16k,bulk1-256k,bulk1-1024k"
 

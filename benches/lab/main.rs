@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! backend [--listen ADDR] [--threads N]       prints `listening on ADDR`, runs until killed
-//! load --to ADDR --workload WORKLOAD [OPTION]...     prints one JSON line
+//! load --to ADDR --workload WORKLOAD [OPTION]...     prints one JSON line, or one line of what is
+//!                                                    wrong to stderr, and fails
 //! ```
 //!
 //! | option of `load` | workloads | default |
@@ -83,6 +84,7 @@ mod wire;
 mod workload;
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -116,8 +118,19 @@ enum Verb {
     Load(Load),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().verb {
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, because it becomes a cell of a table.
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    match arguments.verb {
         Some(Verb::Backend { listen, threads }) => {
             let backend = backend::Backend::start(listen, threads)?;
             println!("listening on {}", backend.address());
@@ -154,6 +167,10 @@ fn smoke() -> Result<()> {
         anyhow::ensure!(
             measured.total.latency.is_empty() != workload.has_latency(),
             "{workload:?} and its latency do not belong together"
+        );
+        anyhow::ensure!(
+            measured.load_busy.is_some() == (workload != Workload::Idle),
+            "{workload:?} does not say whether the load generator was the limit"
         );
         println!("{workload:?}: {measured}");
     }

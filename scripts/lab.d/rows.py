@@ -30,6 +30,8 @@ UPGRADES_IN_PARALLEL = 32
 BUSY_AMONG_MANY = 10
 # One end of a measurement that worked for this share of its time may have been the limit itself.
 END_IS_THE_LIMIT = 0.9
+# Nor does an open loop measure the proxy whose frames were sent so late, as a share of the p99.
+LAG_IS_THE_LATENCY = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class Row:
 
 
 def end_at_its_limit(item):
-    """The end that was busy all the time, so that the row may not have measured the proxy."""
+    """The end that had no time left, so that the row may not have measured the proxy."""
+    if (item.get("lag_p99_us") or 0) >= LAG_IS_THE_LATENCY * (item.get("p99_us") or 0) > 0:
+        return "load generator"
     for end, key in (("load generator", "load_busy"), ("backend", "backend_busy")):
         if (item.get(key) or 0) >= END_IS_THE_LIMIT:
             return end

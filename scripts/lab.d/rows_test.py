@@ -77,6 +77,9 @@ class Values(unittest.TestCase):
         self.assertIsNone(rows.end_at_its_limit(dict(load_busy=0.7, backend_busy=None)))
         self.assertEqual(rows.end_at_its_limit(dict(load_busy=0.97)), "load generator")
         self.assertEqual(rows.end_at_its_limit(dict(load_busy=0.2, backend_busy=0.95)), "backend")
+        late = dict(load_busy=0.1, p99_us=900, lag_p99_us=600)
+        self.assertEqual(rows.end_at_its_limit(late), "load generator")
+        self.assertIsNone(rows.end_at_its_limit(dict(late, lag_p99_us=50)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-//! The parts of the lab's load generator that only calculate. The generator has no test harness of its
-//! own: `cargo test --benches` runs all of it, briefly.
+//! The parts of the lab's load generator that only calculate. The generator has no test harness of
+//! its own: `cargo test --benches` runs all of it, briefly.
 
 #[allow(dead_code, reason = "the generator uses the rest")]
 #[path = "../benches/lab/frame.rs"]

@@ -3,8 +3,8 @@
 //! `/echo` unmasks every frame and sends it back. `/sink` counts binary payload and answers a text
 //! frame with the count. `/push` answers a text frame `SIZE MILLISECONDS` with binary frames of
 //! that size for that long, then a text frame with the number of payload bytes. `/both` does the
-//! two at the same time, once, and says both numbers at the end. `/phases` echoes binary frames, but
-//! swallows those after a text frame `take` until another one asks for the `count`; it answers
+//! two at the same time, once, and says both numbers at the end. `/phases` echoes binary frames,
+//! but swallows those after a text frame `take` until another one asks for the `count`; it answers
 //! `push SIZE COUNT` with so many frames and then a text frame with their bytes.
 
 use std::io::Result;

@@ -52,7 +52,8 @@ pub struct Load {
     /// In `slow-readers`: milliseconds between two reads of 1 KiB.
     #[arg(long, default_value_t = 10)]
     pub pace: u64,
-    /// In `idle`: seconds between the last echo and the look at memory.
+    /// In `idle` and `slow-readers`: seconds of silence before the first look at memory; in `idle`,
+    /// also before the second one.
     #[arg(long, default_value_t = 1.0)]
     pub settle: f64,
     /// Processes of the proxy, whose CPU time and memory are read.
@@ -75,6 +76,8 @@ impl Load {
         if costs_memory {
             // The proxy's first session pays for what all of them share.
             runtime()?.block_on(self.bounded(session::open(self, Role::Silent)))?;
+            // What was closed before this run is not freed at once.
+            std::thread::sleep(Duration::from_secs_f64(self.settle));
         }
         let kernel = || costs_memory.then(|| Kernel::read(self.workload == Workload::SlowReaders));
         let (pss_before, kernel_before) = (pss_bytes(&self.pids), kernel());

@@ -25,7 +25,7 @@
 //! | `--rate R`, frames per second over all sessions | `echo-open` | 1000 |
 //! | `--busy N`, sessions that echo | `crowd`, `slow-readers` | 10 |
 //! | `--pace MS`, between two reads of 1 KiB | `slow-readers` | 10 |
-//! | `--settle S`, silence before memory is read | `idle` | 1 |
+//! | `--settle S`, silence before memory is read | `idle`, `slow-readers` | 1 |
 //!
 //! # Workloads
 //!
@@ -41,14 +41,15 @@
 //! | `slow-readers` | round trips of the busy sessions | a round trip |
 //! | `mixed` | round trips, and 64 KiB of bulk payload each | a round trip of a small message |
 //!
-//! `mixed` has sessions that echo, that send or take bulk, and that do both by turns. It runs in laps:
-//! in each, every session has the same number of units to do, and waits at the end for all others. So
-//! the sum is fair: the parts of it are the same whatever is measured, and an engine that is only good
-//! at bulk, or only at small messages, cannot hide the other part. A round trip and 64 KiB of bulk
-//! were chosen as units because they take about as long on a connection without a proxy.
+//! `mixed` has sessions that echo, that send or take bulk, and that do both by turns. It runs in
+//! laps: in each, every session has the same number of units to do, and waits at the end for all
+//! others. So the sum is fair: the parts of it are the same whatever is measured, and an engine
+//! that is only good at bulk, or only at small messages, cannot hide the other part. A round trip
+//! and 64 KiB of bulk were chosen as units because they take about as long on a connection without
+//! a proxy.
 //!
-//! `echo-open` fails with `overloaded: ..` when an answer comes later than a tenth of the run's time
-//! and a tenth of a second after its end.
+//! `echo-open` fails with `overloaded: ..` when an answer comes later than a tenth of the run's
+//! time and a tenth of a second after its end.
 //!
 //! # Keys of the JSON line
 //!

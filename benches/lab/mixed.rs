@@ -2,8 +2,8 @@
 //!
 //! Were every session as fast as it could be, bulk would take nearly all of the time, and the sum
 //! would say little about small messages. So a lap gives every session [`UNITS_OF_A_LAP`], small
-//! messages or bulk frames, and the next lap begins when all of them are done: whoever lets one kind
-//! wait has to make up for it within the lap.
+//! messages or bulk frames, and the next lap begins when all of them are done: whoever lets one
+//! kind wait has to make up for it within the lap.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,8 @@ use crate::session::{Echo, Share};
 use crate::wire::Wire;
 use crate::workload::Kind;
 
-/// What a session does in a lap: so many round trips, or so many bulk frames one way, or half of each.
+/// What a session does in a lap: so many round trips, or so many bulk frames one way, or half of
+/// each.
 const UNITS_OF_A_LAP: usize = 64;
 
 /// Payload bytes of a bulk frame, which is a unit like a round trip of a small message: one takes

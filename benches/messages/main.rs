@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The library does both handshakes. Settings are those that its users would choose: the library's
-//! own defaults for buffers and limits, `TCP_NODELAY` on both sides, a flush after every message, as
-//! many as can be had without waiting before it. One thread, like every proxy of the lab. Without
-//! arguments, as `cargo test --benches` starts it, the proxy carries one message and ends.
+//! own defaults for buffers and limits, `TCP_NODELAY` on both sides, one flush for
+//! all messages that can be had without waiting. One thread, like every proxy of the lab.
+//! Without arguments, as `cargo test --benches` starts it, the proxy carries one message and ends.
 
 use std::net::SocketAddr;
 

@@ -13,6 +13,7 @@
 SIZE is in bytes, or with `k` in KiB; RATE is a number, or with `k` thousands.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Callable
@@ -24,6 +25,13 @@ DECIDING = ("bulk1,bulk16,echo64,echo64x100,echo1kx100,echo16k,echo128k,echo16kx
 REST = ("bulk1-both,bulk16-both,echo1k,echo64x1000,open64x100@10k,open1kx100@10k,crowd,slow,mixed")
 # Throughput and CPU by frame size.
 SIZES = "bulk1-256,bulk1-1k,bulk1-4k,bulk1-16k,bulk1-256k,bulk1-1024k"
+
+# Keys of the load generator's JSON object, which become columns of raw.csv: numbers, empty where a
+# workload does not have them, and JSON in a cell.
+NUMBERS = """units seconds round_trips bulk_bytes payload_bytes cpu_seconds wait_seconds load_busy
+             backend_busy rate_wanted lag_p99_us p50_us p90_us p99_us p999_us p9999_us max_us
+             pss_before pss_after kernel_before kernel_after""".split()
+NESTED = "latencies kernel_parts".split()
 
 KIB = 1024
 UPGRADES_IN_PARALLEL = 32
@@ -71,6 +79,12 @@ class Row:
         """What the load generator has to be told about this row, as flag → value."""
         told = {"workload": self.workload, "sessions": self.sessions, "size": self.size}
         return told | dict(self.options)
+
+
+def cells(item):
+    """The load generator's JSON object as cells of raw.csv."""
+    flat = {key: item[key] for key in NUMBERS}
+    return flat | {key: json.dumps(item[key]) if item[key] else "" for key in NESTED}
 
 
 def end_at_its_limit(item):

@@ -73,6 +73,14 @@ class Values(unittest.TestCase):
         found = self.measured("slow20+10", units=123456, p50_us=1, p99_us=2, **grown)
         self.assertEqual((found["PSS"], found["kernel"]), (50, 200))
 
+    def test_lists_and_objects_are_json_in_a_cell(self):
+        item = dict.fromkeys(rows.NUMBERS + rows.NESTED)
+        item.update(units=3, latencies=[[0.5, 12.5]], kernel_parts={"TCP": -2})
+        found = rows.cells(item)
+        self.assertEqual(found["latencies"], "[[0.5, 12.5]]")
+        self.assertEqual(found["kernel_parts"], '{"TCP": -2}')
+        self.assertEqual((found["units"], found["p50_us"]), (3, None))
+
     def test_an_end_without_time_left_is_named(self):
         self.assertIsNone(rows.end_at_its_limit(dict(load_busy=0.7, backend_busy=None)))
         self.assertEqual(rows.end_at_its_limit(dict(load_busy=0.97)), "load generator")

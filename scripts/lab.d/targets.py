@@ -94,6 +94,8 @@ class Proxy(Direct):
     # What it may be asked for by --workers.
     workers_max = 1024
     process = None
+    # What it said of a configuration that it does not take; it is not asked again.
+    refusal = None
     program = template = package = None
 
     def missing(self):
@@ -141,9 +143,11 @@ class Proxy(Direct):
             except OSError:
                 time.sleep(0.02)
         lines = self.log_path.read_text(errors="replace").strip().splitlines() or ["said nothing"]
-        refused = self.process.poll() == EX_CONFIG
+        last_words = lines[-1].replace("%s/" % self.directory, "")
+        if self.process.poll() == EX_CONFIG:
+            self.refusal = "refused: " + last_words
         self.stop()
-        raise Failure(("refused: " if refused else "did not start: ") + lines[-1])
+        raise Failure(self.refusal or "did not start: " + last_words)
 
     def running(self):
         return self.process is not None and self.process.poll() is None
@@ -168,7 +172,9 @@ class Upsplice(Proxy):
         self.binary, self.engine, self.runtime, self.more = binary, engine, runtime, more
 
     def missing(self):
-        return None if self.binary and Path(self.binary).exists() else "not built"
+        if not (self.binary and Path(self.binary).exists()):
+            return "not built"
+        return self.refusal
 
     def version(self):
         return first_line([self.binary, "--version"])

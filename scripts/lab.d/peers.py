@@ -1,9 +1,10 @@
-"""The proxies that upsplice is compared with. Their configuration files, with reasons, are here too.
+"""The proxies that upsplice is compared with; their configuration files say why they are so.
 
 Every peer has the settings that its documentation gives for WebSocket, one worker (or as many as
---workers says) on the cores that upsplice gets, no access log, and adds `X-Forwarded-For` as upsplice
-does. A name with a size is a peer tuned beyond its documentation, where we found that to be better for
-some row. `messages` is a small proxy of ours on a WebSocket library, which parses every message.
+--workers says) on the cores that upsplice gets, no access log, and adds `X-Forwarded-For` as
+upsplice does. A name with a size is a peer tuned beyond its documentation, where we found that to
+be better for some row. `messages` is a small proxy of ours on a WebSocket library, which parses
+every message and adds no header.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A run while it goes on: who has which cores, where proxies and backends stand, round after round."""
+"""A run while it goes on: who has which cores, what stands where, round after round."""
 
 import json
 import os
@@ -27,8 +27,8 @@ class Cores:
     def __init__(self, workers):
         free = sorted(os.sched_getaffinity(0))
         if workers > 1 and workers >= len(free):
-            raise SystemExit("lab: %d workers need %d cores, one for client and backend; here are %d"
-                             % (workers, workers + 1, len(free)))
+            raise SystemExit("lab: %d workers need %d cores, one for client and backend; there are "
+                             "%d" % (workers, workers + 1, len(free)))
         self.proxy, others = set(free[-workers:]), free[:-workers] or free
         # One session: an end that stays on its core saves migrations, which doubles the rate here.
         self.one = {others[0]}, {others[min(1, len(others) - 1)]}

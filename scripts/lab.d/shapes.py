@@ -1,17 +1,17 @@
 """The networks a run takes place in: loopback, or veth pairs between three network namespaces.
 
     loopback      client, proxy and backend on 127.0.0.1, packets of 64 KiB, no device in between
-    veth          a namespace each, joined by veth pairs of MTU 1500 with their offloads as they come
-                  (TSO and GSO on): what a container on the proxy's own machine sees
-    veth-plain    the same with TSO, GSO and GRO off: every packet is a packet, as on a plain network
-                  card; TCP's checksums stay offloaded, as on every card
+    veth          a namespace each, joined by veth pairs of MTU 1500 with their offloads as they
+                  come (TSO and GSO on): what a container on the proxy's own machine sees
+    veth-plain    the same with TSO, GSO and GRO off: every packet is a packet, as on a plain
+                  network card; TCP's checksums stay offloaded, as on every card
 
 A namespace has no name. The lab holds it by a descriptor, the programs by running in it; so the
 kernel removes it with its devices when they have ended, even when the lab was killed.
 
-Loopback flatters splice: no packet is smaller than a page. On veth the receiving half of the network
-stack runs where the sender runs, so that a proxy's own CPU time misses work that it causes: compare
-`machine_cpu_seconds` there.
+Loopback flatters splice: its packets have up to 64 KiB. On veth the receiving half of the network
+stack runs where the sender runs, so that a proxy's own CPU time misses work that it causes:
+compare `machine_cpu_seconds` there.
 """
 
 import ctypes
@@ -100,7 +100,7 @@ class Loopback:
         return {"mtu": int(Path("/sys/class/net/lo/mtu").read_text())}
 
     def wire(self):
-        """Packets and bytes that the client's devices have carried, or None where others use them."""
+        """Packets and bytes on the client's devices so far; None where others use them as well."""
         return None
 
 

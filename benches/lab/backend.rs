@@ -2,19 +2,23 @@
 //!
 //! `/echo` unmasks every frame and sends it back. `/sink` counts binary payload and answers a text
 //! frame with the count. `/push` answers a text frame `SIZE MILLISECONDS` with binary frames of
-//! that size for that long, then a text frame with the number of payload bytes.
+//! that size for that long, then a text frame with the number of payload bytes. `/both` does the
+//! two at the same time, once, and says both numbers at the end. `/phases` echoes binary frames,
+//! but swallows those after a text frame `take` until another one asks for the `count`; it answers
+//! `push SIZE COUNT` with so many frames and then a text frame with their bytes.
 
 use std::io::Result;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::frame::{BINARY, TEXT, Walker, unmasked};
-use crate::wire::Wire;
+use crate::frame::{BINARY, TEXT, Walker, unmasked, unmasked_into};
+use crate::wire::{Wire, Writer};
 
 /// A running backend; it ends with the process.
 pub struct Backend {
@@ -100,15 +104,18 @@ async fn serve(stream: TcpStream) {
     let _ended = match path.as_str() {
         "/sink" => sink(wire).await,
         "/push" => push(wire).await,
+        "/both" => both(wire).await,
+        "/phases" => phases(wire).await,
         _ => echo(wire).await,
     };
 }
 
 async fn echo(mut wire: Wire) -> Result<()> {
-    let mut payload = Vec::new();
+    let (mut payload, mut answer) = (Vec::new(), Vec::new());
     loop {
         let opcode = wire.read_frame(&mut payload).await?;
-        wire.write(&unmasked(opcode, &payload)).await?;
+        unmasked_into(&mut answer, opcode, &payload);
+        wire.write(&answer).await?;
     }
 }
 
@@ -126,16 +133,79 @@ async fn push(mut wire: Wire) -> Result<()> {
     let mut order = Vec::new();
     loop {
         wire.read_frame(&mut order).await?;
-        let order = String::from_utf8_lossy(&order);
-        let mut numbers = order.split(' ').map(|number| number.parse::<u64>().unwrap_or_default());
-        let size = numbers.next().unwrap_or_default() as usize;
-        let end = Instant::now() + Duration::from_millis(numbers.next().unwrap_or_default());
-        let frame = unmasked(BINARY, &vec![b'd'; size]);
-        let mut bytes = 0;
-        while Instant::now() < end {
-            wire.write(&frame).await?;
-            bytes += size;
-        }
+        let bytes = push_ordered(&mut wire.split().1, &order).await?;
         wire.write(&unmasked(TEXT, bytes.to_string().as_bytes())).await?;
     }
+}
+
+/// Pushes as `SIZE MILLISECONDS` says. Returns the payload bytes.
+async fn push_ordered(writer: &mut Writer<'_>, order: &[u8]) -> Result<usize> {
+    let [size, milliseconds] = numbers(order);
+    let end = Instant::now() + Duration::from_millis(milliseconds);
+    let frame = unmasked(BINARY, &vec![b'd'; size as usize]);
+    let mut bytes = 0;
+    while Instant::now() < end {
+        writer.write(&frame).await?;
+        bytes += size as usize;
+    }
+    Ok(bytes)
+}
+
+async fn both(mut wire: Wire) -> Result<()> {
+    let mut order = Vec::new();
+    wire.read_frame(&mut order).await?;
+    let (mut reader, mut writer) = wire.split();
+    let mut walker = Walker::default();
+    let take = async {
+        while reader.read(usize::MAX, |bytes| walker.walk(bytes)).await?.is_none() {}
+        Ok(())
+    };
+    let (pushed, ()) = try_join(push_ordered(&mut writer, &order), take).await?;
+    let counts = format!("{pushed} {}", walker.binary_bytes);
+    writer.write(&unmasked(TEXT, counts.as_bytes())).await?;
+    // The client ends the session.
+    reader.read(usize::MAX, |_| ()).await
+}
+
+async fn phases(mut wire: Wire) -> Result<()> {
+    let (mut payload, mut answer, mut taken) = (Vec::new(), Vec::new(), None);
+    loop {
+        let opcode = wire.read_frame(&mut payload).await?;
+        if opcode == BINARY
+            && let Some(bytes) = &mut taken
+        {
+            *bytes += payload.len();
+            continue;
+        }
+        if opcode == BINARY {
+            unmasked_into(&mut answer, BINARY, &payload);
+        } else if payload == b"take" {
+            taken = Some(0);
+            continue;
+        } else if let Some(order) = payload.strip_prefix(b"push ") {
+            let bytes = push_counted(&mut wire, order).await?;
+            unmasked_into(&mut answer, TEXT, bytes.to_string().as_bytes());
+        } else {
+            let bytes = taken.take().unwrap_or_default();
+            unmasked_into(&mut answer, TEXT, bytes.to_string().as_bytes());
+        }
+        wire.write(&answer).await?;
+    }
+}
+
+/// Pushes as `SIZE COUNT` says. Returns the payload bytes.
+async fn push_counted(wire: &mut Wire, order: &[u8]) -> Result<u64> {
+    let [size, count] = numbers(order);
+    let frame = unmasked(BINARY, &vec![b'd'; size as usize]);
+    for _ in 0..count {
+        wire.write(&frame).await?;
+    }
+    Ok(size * count)
+}
+
+/// Two decimal numbers with a blank between them; what is none is 0.
+fn numbers(text: &[u8]) -> [u64; 2] {
+    let text = String::from_utf8_lossy(text);
+    let mut numbers = text.split(' ').map(|number| number.parse().unwrap_or_default());
+    [(); 2].map(|()| numbers.next().unwrap_or_default())
 }

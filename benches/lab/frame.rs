@@ -27,9 +27,21 @@ pub fn unmasked(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Builds an unmasked frame in place of what `frame` holds.
+pub fn unmasked_into(frame: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+    frame.clear();
+    push_head(frame, opcode, payload.len(), false);
+    frame.extend_from_slice(payload);
+}
+
 fn head(opcode: u8, length: usize, mask: bool) -> Vec<u8> {
-    let mask = if mask { 0x80 } else { 0 };
     let mut head = Vec::with_capacity(14 + length);
+    push_head(&mut head, opcode, length, mask);
+    head
+}
+
+fn push_head(head: &mut Vec<u8>, opcode: u8, length: usize, mask: bool) {
+    let mask = if mask { 0x80 } else { 0 };
     head.push(0x80 | opcode);
     match length {
         0..=125 => head.push(mask | length as u8),
@@ -42,7 +54,6 @@ fn head(opcode: u8, length: usize, mask: bool) -> Vec<u8> {
             head.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
-    head
 }
 
 /// XORs `payload`, which starts at a frame's first payload byte, with `mask`.

@@ -1,6 +1,8 @@
 //! What the measured processes cost, as the kernel counts it.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 /// How long processes have been on a core, and how long they have waited for one.
 #[derive(Clone, Copy)]
@@ -48,6 +50,39 @@ fn from_stat(pid: u32) -> Cpu {
         after_name.split(' ').nth(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0)
     };
     Cpu { ran: (ticks(11) + ticks(12)) as f64 / 100.0, waited: 0.0 }
+}
+
+/// How long each of some threads has been on a core, in seconds by thread number.
+#[derive(Default)]
+pub struct Busy {
+    threads: BTreeMap<String, f64>,
+}
+
+impl Busy {
+    /// All threads of `pids`.
+    pub fn of(pids: &[u32]) -> Busy {
+        let tasks = pids.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok());
+        let paths = tasks.flatten().flatten().map(|task| task.path());
+        Busy { threads: paths.filter_map(|path| ran(&path)).collect() }
+    }
+
+    /// Only the thread that asks.
+    pub fn of_this_thread() -> Busy {
+        Busy { threads: ran(Path::new("/proc/thread-self")).into_iter().collect() }
+    }
+
+    /// How long the thread that ran most since `earlier` did so; 0 when the kernel does not count.
+    pub fn busiest_since(&self, earlier: &Busy) -> f64 {
+        let before = |thread| earlier.threads.get(thread).copied().unwrap_or_default();
+        self.threads.iter().map(|(thread, ran)| ran - before(thread)).fold(0.0, f64::max)
+    }
+}
+
+/// A thread by its folder, and how long it has run.
+fn ran(thread: &Path) -> Option<(String, f64)> {
+    let text = fs::read_to_string(thread.join("schedstat")).ok()?;
+    let nanoseconds: u64 = text.split(' ').next()?.parse().ok()?;
+    Some((thread.file_name()?.to_string_lossy().into_owned(), nanoseconds as f64 / 1e9))
 }
 
 /// Proportional set size of `pids` together, in bytes.

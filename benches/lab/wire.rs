@@ -3,14 +3,15 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{Error, ErrorKind, Result};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::pin::Pin;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::frame::{Head, toggle_mask};
 
@@ -27,9 +28,14 @@ impl Wire {
         Ok(Wire { stream, ahead: Vec::new() })
     }
 
-    /// Connects and upgrades `path`; verifies the answer as a browser would.
-    pub async fn open(to: SocketAddr, path: &str) -> Result<Wire> {
-        let mut wire = Wire::new(TcpStream::connect(to).await?)?;
+    /// Connects and upgrades `path`; verifies the answer as a browser would. The kernel keeps at
+    /// most about twice `unread_max` bytes that were not read yet, if that is given.
+    pub async fn open(to: SocketAddr, path: &str, unread_max: Option<u32>) -> Result<Wire> {
+        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(bytes) = unread_max {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        let mut wire = Wire::new(socket.connect(to).await?)?;
         let key = STANDARD.encode(fastrand::u128(..).to_ne_bytes());
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: lab.example\r\nConnection: Upgrade\r\n\
@@ -73,14 +79,61 @@ impl Wire {
     }
 
     /// Hands `use_bytes` the next bytes of the stream, as many as one read gives.
-    pub async fn read<T>(&mut self, mut use_bytes: impl FnMut(&[u8]) -> T) -> Result<T> {
+    pub async fn read<T>(&mut self, use_bytes: impl FnMut(&[u8]) -> T) -> Result<T> {
+        self.split().0.read(usize::MAX, use_bytes).await
+    }
+
+    async fn read_ahead(&mut self) -> Result<()> {
+        self.split().0.read_ahead().await
+    }
+
+    /// Reads one whole frame, unmasked, into `payload`. Returns its opcode.
+    pub async fn read_frame(&mut self, payload: &mut Vec<u8>) -> Result<u8> {
+        self.split().0.read_frame(payload).await
+    }
+
+    /// Writes all of `bytes`.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.split().1.write(bytes).await
+    }
+
+    /// The two directions, for use at the same time.
+    pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
+        let (stream, writer) = self.stream.split();
+        (Reader { stream, ahead: &mut self.ahead }, Writer { stream: writer })
+    }
+
+    /// The same connection a second time, to be written to by a thread outside the runtime; it does
+    /// not wait either.
+    pub fn with_writer(self) -> Result<(Wire, StdStream)> {
+        let stream = self.stream.into_std()?;
+        let writer = stream.try_clone()?;
+        Ok((Wire { stream: TcpStream::from_std(stream)?, ahead: self.ahead }, writer))
+    }
+}
+
+/// The direction of a [`Wire`] that comes in.
+pub struct Reader<'wire> {
+    stream: ReadHalf<'wire>,
+    ahead: &'wire mut Vec<u8>,
+}
+
+impl Reader<'_> {
+    /// Hands `use_bytes` the next bytes of the stream, as many as one read of at most `limit`
+    /// gives.
+    pub async fn read<T>(
+        &mut self,
+        limit: usize,
+        mut use_bytes: impl FnMut(&[u8]) -> T,
+    ) -> Result<T> {
         if !self.ahead.is_empty() {
-            return Ok(use_bytes(&std::mem::take(&mut self.ahead)));
+            return Ok(use_bytes(&std::mem::take(self.ahead)));
         }
         let stream = &mut self.stream;
         poll_fn(|context| {
             SCRATCH.with_borrow_mut(|scratch| {
-                let mut buffer = ReadBuf::new(scratch);
+                let size = limit.min(scratch.len());
+                let mut buffer = ReadBuf::new(&mut scratch[..size]);
                 // Partial reads clear the readiness here, which saves the read that would only
                 // say EAGAIN.
                 std::task::ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
@@ -95,16 +148,16 @@ impl Wire {
     }
 
     async fn read_ahead(&mut self) -> Result<()> {
-        let mut ahead = std::mem::take(&mut self.ahead);
-        let read = self.read(|bytes| ahead.extend_from_slice(bytes)).await;
-        self.ahead = ahead;
+        let mut ahead = std::mem::take(self.ahead);
+        let read = self.read(usize::MAX, |bytes| ahead.extend_from_slice(bytes)).await;
+        *self.ahead = ahead;
         read
     }
 
     /// Reads one whole frame, unmasked, into `payload`. Returns its opcode.
     pub async fn read_frame(&mut self, payload: &mut Vec<u8>) -> Result<u8> {
         loop {
-            if let Some(head) = Head::parse(&self.ahead) {
+            if let Some(head) = Head::parse(self.ahead) {
                 let end = head.head_bytes + head.payload_bytes;
                 if self.ahead.len() >= end {
                     payload.clear();
@@ -119,7 +172,14 @@ impl Wire {
             self.read_ahead().await?;
         }
     }
+}
 
+/// The direction of a [`Wire`] that goes out.
+pub struct Writer<'wire> {
+    stream: WriteHalf<'wire>,
+}
+
+impl Writer<'_> {
     /// Writes all of `bytes`.
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {

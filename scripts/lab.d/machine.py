@@ -2,15 +2,21 @@
 
 import os
 import platform
+import resource
 import subprocess
 from pathlib import Path
 
+from processes import first_line
+
 SETTINGS = """
     kernel/sched_autogroup_enabled
-    fs/pipe-max-size fs/pipe-user-pages-soft
-    net/core/somaxconn net/core/rmem_max net/core/wmem_max
-    net/ipv4/tcp_rmem net/ipv4/tcp_wmem net/ipv4/tcp_congestion_control
-    net/ipv4/tcp_tw_reuse net/ipv4/ip_local_port_range
+    kernel/io_uring_disabled
+    fs/pipe-max-size fs/pipe-user-pages-soft fs/pipe-user-pages-hard fs/nr_open
+    net/core/somaxconn net/core/rmem_max net/core/wmem_max net/core/netdev_max_backlog
+    net/core/netdev_budget net/core/busy_poll net/core/busy_read net/core/default_qdisc
+    net/ipv4/tcp_rmem net/ipv4/tcp_wmem net/ipv4/tcp_mem net/ipv4/tcp_congestion_control
+    net/ipv4/tcp_tw_reuse net/ipv4/ip_local_port_range net/ipv4/tcp_max_syn_backlog
+    net/ipv4/tcp_autocorking net/ipv4/tcp_notsent_lowat
 """
 
 
@@ -38,11 +44,21 @@ def facts(root):
         "virtual": "hypervisor" in (cpu_info("flags") or ""),
         "governor": governor,
         "memory": read("/proc/meminfo").split()[1] + " kB",
-        "link": "loopback",
         "load_at_start": os.getloadavg()[0],
         "settings": {name: read("/proc/sys/" + name) for name in SETTINGS.split()},
+        "mitigations": mitigations(),
+        "limits": {"files": list(resource.getrlimit(resource.RLIMIT_NOFILE))},
+        "tools": {"python": platform.python_version(), "rustc": first_line(["rustc", "--version"]),
+                  "ip": first_line(["ip", "-V"])},
         "commit": commit(root),
     }
+
+
+def mitigations():
+    """What the kernel does about flaws of the processor: system calls cost more with some."""
+    folder = Path("/sys/devices/system/cpu/vulnerabilities")
+    found = {path.name: read(path) for path in sorted(folder.glob("*"))}
+    return {name: text for name, text in found.items() if text and text != "Not affected"}
 
 
 def commit(root):

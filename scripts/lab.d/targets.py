@@ -1,64 +1,51 @@
 """What the lab measures: how each proxy is started, pinned, watched and proven.
 
 A target knows nothing about rows and rounds. It carries sessions from `address` to the backend
-between `start` and `stop`, and says by `proof` how it carried the bytes of a measurement.
+between `start` and `stop`, and says by `proof` how it carried the bytes of a measurement. Here are
+the direct connection and upsplice; the others are in peers.py.
 """
 
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
+from processes import NOFILE, Failure, descendants, first_line, spawn, stop_process
+
 HERE = Path(__file__).resolve().parent
-HTTP2_PROXY = "http2-proxy@5.0.53"
-HARD_NOFILE = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-NOFILE = 1 << 20 if HARD_NOFILE == resource.RLIM_INFINITY else min(HARD_NOFILE, 1 << 20)
-# HAProxy holds two descriptors per session and two per pipe, and refuses to start without them.
-SESSIONS_MAX = min(40000, NOFILE // 3)
-PIPES_MAX = min(4096, NOFILE // 10)
+# How upsplice ends when it does not take its configuration.
+EX_CONFIG = 78
 
 
-class Failure(Exception):
-    """Something that spoils one measurement, not the run."""
+@dataclass(frozen=True)
+class Place:
+    """Where a proxy runs: its directory, its cores, its network, and what it stands in front of."""
+
+    directory: Path
+    cpus: set
+    workers: int
+    # None is the network of the lab itself.
+    network: object
+    host: str
+    # The backend's address as the proxy sees it, and as a client without a proxy sees it.
+    backend: str
+    direct: str
+
+    def entered(self):
+        """Sockets made meanwhile are of the proxy's network."""
+        return self.network.entered() if self.network else nullcontext()
 
 
-def free_address():
+def free_address(host):
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return "127.0.0.1:%d" % probe.getsockname()[1]
-
-
-def spawn(argv, cpus, **streams):
-    """Starts a program on `cpus` with as many descriptors as the hard limit allows."""
-
-    def prepare():
-        os.sched_setaffinity(0, cpus)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (NOFILE, HARD_NOFILE))
-
-    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, preexec_fn=prepare, **streams)
-
-
-def stop_process(process):
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def first_line(argv):
-    """The first line a program prints about its version, wherever it prints it."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
-    return ((done.stdout + done.stderr).strip().splitlines() or ["unknown"])[0]
+        probe.bind((host, 0))
+        return "%s:%d" % (host, probe.getsockname()[1])
 
 
 class Direct:
@@ -78,8 +65,8 @@ class Direct:
     def version(self):
         return "no proxy"
 
-    def start(self, directory, cpus, backend):
-        self.address = backend
+    def start(self, place):
+        self.address = place.direct
 
     def running(self):
         return self.address is not None
@@ -104,31 +91,41 @@ class Proxy(Direct):
     kind = "peer"
     # One thread does all the work, so whoever else has its core is a stranger.
     single_threaded = True
+    # What it may be asked for by --workers.
+    workers_max = 1024
     process = None
+    # What it said of a configuration that it does not take; it is not asked again.
+    refusal = None
     program = template = package = None
 
     def missing(self):
         return None if shutil.which(self.program) else "not installed"
 
-    def start(self, directory, cpus, backend):
-        self.directory = directory / self.name
-        self.directory.mkdir(exist_ok=True)
-        self.address = free_address()
-        argv = self.command(backend)
+    def start(self, place):
+        self.place = place
+        self.directory = place.directory / self.name
+        self.directory.mkdir(parents=True, exist_ok=True)
         self.log_path = self.directory / "log"
+        with place.entered():
+            self.address = free_address(place.host)
+        # Caddy leaves a copy of its configuration at home.
+        environment = dict(os.environ, HOME=str(self.directory), **self.environment())
+        command = self.command(place.backend)
         with open(self.log_path, "ab") as log:
-            # Caddy leaves a copy of its configuration at home.
-            environment = dict(os.environ, HOME=str(self.directory))
-            self.process = spawn(argv, cpus, stdout=log, stderr=log, env=environment,
-                                 cwd=self.directory)
+            self.process = spawn(command, place.cpus, place.network, stdout=log, stderr=log,
+                                 env=environment, cwd=self.directory)
         self.wait_until_ready()
 
     def command(self, backend):
         raise NotImplementedError
 
+    def environment(self):
+        return {}
+
     def write_config(self, backend, **values):
         values.update(LISTEN=self.address, BACKEND=backend, DIRECTORY=str(self.directory))
-        values.update(NOFILE=str(min(NOFILE, 65536)), PORT=self.address.split(":")[1])
+        values.update(NOFILE=str(min(NOFILE, 65536)), WORKERS=str(self.place.workers))
+        values["HOST"], values["PORT"] = self.address.split(":")
         text = (HERE / self.template).read_text()
         text = re.sub("@([A-Z]+)@", lambda found: values[found[1]], text)
         path = self.directory / self.template
@@ -140,13 +137,17 @@ class Proxy(Direct):
         deadline = time.monotonic() + 10
         while self.running() and time.monotonic() < deadline:
             try:
-                socket.create_connection((host, int(port)), 1).close()
+                with self.place.entered():
+                    socket.create_connection((host, int(port)), 1).close()
                 return
             except OSError:
                 time.sleep(0.02)
         lines = self.log_path.read_text(errors="replace").strip().splitlines() or ["said nothing"]
+        last_words = lines[-1].replace("%s/" % self.directory, "")
+        if self.process.poll() == EX_CONFIG:
+            self.refusal = "refused: " + last_words
         self.stop()
-        raise Failure("did not start: " + lines[-1])
+        raise Failure(self.refusal or "did not start: " + last_words)
 
     def running(self):
         return self.process is not None and self.process.poll() is None
@@ -159,117 +160,21 @@ class Proxy(Direct):
     @property
     def pids(self):
         """The program and all its descendants."""
-        parents = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    fields = (entry / "stat").read_text().rsplit(") ", 1)[1].split()
-                except OSError:
-                    continue
-                parents.setdefault(int(fields[1]), []).append(int(entry.name))
-        found = [self.process.pid]
-        for pid in found:
-            found.extend(parents.get(pid, ()))
-        return found
-
-
-class Haproxy(Proxy):
-    program = package = "haproxy"
-    template = "haproxy.cfg"
-
-    def __init__(self, name, splice=False, tune=""):
-        super().__init__(name)
-        self.splice, self.tune = splice, tune
-        self.kind = "tuned" if tune else "peer"
-
-    def version(self):
-        return first_line(["haproxy", "-v"]).split(" 20")[0]
-
-    def command(self, backend):
-        options = "option splice-request\n    option splice-response" if self.splice else ""
-        path = self.write_config(backend, SPLICE=options, TUNE=self.tune,
-                                 SESSIONS=str(SESSIONS_MAX), PIPES=str(PIPES_MAX))
-        return ["haproxy", "-db", "-f", path]
-
-    def counters(self):
-        with socket.socket(socket.AF_UNIX) as stats:
-            stats.settimeout(5)
-            # A relative path, because a socket's path may not exceed 107 bytes.
-            stats.connect(os.path.relpath(self.directory / "stats.sock"))
-            stats.sendall(b"show info\n")
-            text = b"".join(iter(lambda: stats.recv(65536), b"")).decode()
-        pairs = (line.split(": ", 1) for line in text.splitlines() if ": " in line)
-        return {key: int(value) for key, value in pairs if value.isdigit()}
-
-    def proof(self, before, after, payload):
-        # HAProxy spells it TotalSplicdedBytesOut.
-        key = next(key for key in after if key.startswith("TotalSpli"))
-        spliced = after[key] - before[key]
-        pipes = after["PipesUsed"] + after["PipesFree"]
-        return "spliced %d %%, %d pipes" % (min(100, 100 * spliced // payload), pipes)
-
-
-class Nginx(Proxy):
-    program = package = "nginx"
-    template = "nginx.conf"
-
-    def __init__(self, name, buffers=""):
-        super().__init__(name)
-        self.buffers = buffers
-        self.kind = "tuned" if buffers else "peer"
-
-    def version(self):
-        return first_line(["nginx", "-v"])
-
-    def command(self, backend):
-        path = self.write_config(backend, BUFFERS=self.buffers)
-        return ["nginx", "-e", "stderr", "-p", str(self.directory), "-c", path]
-
-
-class Caddy(Proxy):
-    single_threaded = False
-    program = package = "caddy"
-    template = "Caddyfile"
-
-    def version(self):
-        return "Caddy " + first_line(["caddy", "version"]).split(" ")[0]
-
-    def command(self, backend):
-        path = self.write_config(backend)
-        return ["caddy", "run", "--adapter", "caddyfile", "--config", path]
-
-
-class Http2Proxy(Proxy):
-    single_threaded = False
-    program = "node"
-
-    def __init__(self, name, cache):
-        super().__init__(name)
-        self.modules = cache / "http2-proxy"
-        self.manifest = self.modules / "node_modules/http2-proxy/package.json"
-
-    def missing(self):
-        return super().missing() or (None if self.manifest.exists() else "not installed")
-
-    def version(self):
-        version = json.loads(self.manifest.read_text())["version"]
-        return "http2-proxy %s on node %s" % (version, first_line(["node", "--version"]))
-
-    def command(self, backend):
-        script = str(HERE / "http2-proxy.js")
-        return ["node", script, self.address, backend, str(self.modules)]
+        return descendants(self.process.pid) if self.process else ()
 
 
 class Upsplice(Proxy):
     kind = "ours"
     template = "upsplice.toml"
 
-    def __init__(self, name, binary, engine, runtime):
+    def __init__(self, name, binary, engine, runtime="auto", more=""):
         super().__init__(name)
-        self.binary, self.engine, self.runtime = binary, engine, runtime
+        self.binary, self.engine, self.runtime, self.more = binary, engine, runtime, more
 
     def missing(self):
-        return None if self.binary and Path(self.binary).exists() else "not built"
+        if not (self.binary and Path(self.binary).exists()):
+            return "not built"
+        return self.refusal
 
     def version(self):
         return first_line([self.binary, "--version"])
@@ -277,7 +182,8 @@ class Upsplice(Proxy):
     def command(self, backend):
         # A comparison of engines must fail rather than quietly measure another one.
         fallback = "" if self.engine == "auto" else "no_fallback = true"
-        values = dict(ENGINE=self.engine, RUNTIME=self.runtime, GATEWAY=fallback)
+        gateway = "\n".join(filter(None, (fallback, self.more)))
+        values = dict(ENGINE=self.engine, RUNTIME=self.runtime, GATEWAY=gateway)
         return [self.binary, "run", "--config", self.write_config(backend, **values)]
 
     def counters(self):
@@ -318,40 +224,15 @@ def flatten(value, prefix=""):
     return flat
 
 
-def all_targets(binary, cache):
-    """Every target by name, in the order of the tables."""
-    wide = "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;"
-    targets = [
-        Direct("direct"),
-        Upsplice("upsplice-splice", binary, "splice", "auto"),
-        Upsplice("upsplice-copy", binary, "copy", "auto"),
-        Upsplice("upsplice-auto", binary, "auto", "auto"),
+def our_targets(binary):
+    """Upsplice with each engine and runtime that a release may have; one that this binary refuses
+    says so in its lines."""
+    return [
+        Upsplice("upsplice-splice", binary, "splice"),
+        Upsplice("upsplice-copy", binary, "copy"),
+        Upsplice("upsplice-auto", binary, "auto"),
+        Upsplice("upsplice-ring", binary, "uring"),
+        Upsplice("upsplice-busy", binary, "auto", more='busy_poll = "50us"'),
         Upsplice("upsplice-epoll", binary, "splice", "epoll"),
         Upsplice("upsplice-uring", binary, "splice", "uring"),
-        Haproxy("haproxy"),
-        Haproxy("haproxy-64k", tune="tune.bufsize 65536"),
-        Haproxy("haproxy-splice", splice=True),
-        Haproxy("haproxy-splice-256k", splice=True, tune="tune.pipesize 262144"),
-        Haproxy("haproxy-splice-1m", splice=True, tune="tune.pipesize 1048576"),
-        Nginx("nginx"),
-        Nginx("nginx-64k", buffers=wide),
-        Caddy("caddy"),
-        Http2Proxy("http2-proxy", cache),
     ]
-    return {target.name: target for target in targets}
-
-
-def install(targets, cache):
-    """Installs what is missing: system packages as root on Debian, npm packages into the cache."""
-    packages = {target.package for target in targets if target.missing() and target.package}
-    if packages and os.geteuid() == 0 and shutil.which("apt-get"):
-        # RUNLEVEL=1 keeps a package from starting its service.
-        environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", RUNLEVEL="1")
-        for verb in ("update", "install -y --no-install-recommends " + " ".join(sorted(packages))):
-            argv = ["apt-get", "-q", *verb.split()]
-            subprocess.run(argv, env=environment, check=False, stdout=sys.stderr)
-    for target in targets:
-        if isinstance(target, Http2Proxy) and target.missing() and shutil.which("npm"):
-            target.modules.mkdir(parents=True, exist_ok=True)
-            argv = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(target.modules)]
-            subprocess.run([*argv, HTTP2_PROXY], check=False, stdout=sys.stderr)

@@ -11,6 +11,7 @@ pub mod random;
 pub mod sockopt;
 pub mod splice;
 pub mod stream;
+pub mod thread;
 
 use std::io;
 

@@ -12,6 +12,9 @@ use super::summary::Sample;
 /// Fewer say nothing about a spread.
 const ROUNDS_MIN: usize = 3;
 
+/// As much as all sessions together may have in a round trip.
+const ROUND_TRIP_BYTES_MAX: usize = 8 << 20;
+
 /// What the client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
@@ -56,8 +59,10 @@ impl Plan {
     /// About ten seconds with two engines.
     pub fn new(sessions: usize) -> Plan {
         let sizes = [64, 256, 1 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 256 << 10];
-        let mut loads: Vec<Load> =
-            sizes.into_iter().chain([1 << 20]).map(|bytes| Load::Echo { bytes }).collect();
+        let sizes = sizes.into_iter().chain([1 << 20]);
+        // One round trip of all sessions has to fit into a slice.
+        let sizes = sizes.filter(|bytes| bytes * sessions <= ROUND_TRIP_BYTES_MAX);
+        let mut loads: Vec<Load> = sizes.map(|bytes| Load::Echo { bytes }).collect();
         loads.push(Load::Bulk { bytes: 64 << 10 });
         Plan { loads, rounds: 7, length: Duration::from_secs(8), sessions, idle: 1000 }
     }

@@ -28,6 +28,9 @@ pub enum Verb {
     Check(Check),
     /// Show what this kernel and sandbox allow, and which engine each route would get.
     Probe(Probe),
+    /// Client and backend of `probe --bench`, which starts them.
+    #[command(hide = true)]
+    BenchPeers(BenchPeers),
 }
 
 /// `upsplice run`
@@ -117,9 +120,30 @@ pub struct Probe {
     #[arg(long)]
     pub json: bool,
 
+    /// Also measure, for some ten seconds on loopback: from which message size on splice is cheaper than copy
+    /// here, and what an idle session costs.
+    #[arg(long)]
+    pub bench: bool,
+
+    /// A second of the bench, for tests: no figure means anything.
+    #[arg(long, hide = true, requires = "bench")]
+    pub quick: bool,
+
+    /// Sessions that echo at a time in the bench.
+    #[arg(long, hide = true, requires = "bench", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub sessions: u16,
+
     /// Also say which engine each route of this file would get.
     #[arg(long, value_name = "FILE", env = "UPSPLICE_CONFIG")]
     pub config: Option<PathBuf>,
+}
+
+/// `upsplice bench-peers`
+#[derive(Args, Clone, Debug)]
+pub struct BenchPeers {
+    /// The client's core and the backend's; without them both run anywhere.
+    pub cores: Vec<usize>,
 }
 
 /// The command line of this process; exits with 2 (or 0 for `--help` and `--version`) if it is not one.

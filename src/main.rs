@@ -3,11 +3,13 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use upsplice::cli::{self, Probe, Run, Verb};
 use upsplice::config::Faults;
+use upsplice::server::bench::load::Plan;
+use upsplice::server::{bench, report};
 
 #[global_allocator]
 static ALLOCATOR: upsplice::sys::alloc::LineAllocator = upsplice::sys::alloc::LineAllocator;
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
             flags.summary().map(|summary| println!("{summary}")).map_err(Into::into)
         }
         Verb::Probe(flags) => probe(flags),
+        Verb::BenchPeers(flags) => bench::client::serve(&flags.cores).context("bench-peers"),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -44,9 +47,21 @@ fn run(flags: Run) -> anyhow::Result<()> {
 
 fn probe(flags: Probe) -> anyhow::Result<()> {
     let json = flags.json;
+    let sessions = usize::from(flags.sessions);
+    let plan = flags.bench.then(|| match flags.quick {
+        true => Plan::quick(sessions),
+        false => Plan::new(sessions),
+    });
     let config = flags.into_config()?;
     let found = upsplice::sys::probe::Probe::run();
-    print!("{}", upsplice::server::report::report(&found, Some(&config), json));
+    let bench = match &plan {
+        Some(plan) => {
+            eprintln!("upsplice: measuring for about {} s", plan.length.as_secs() + 1);
+            Some(bench::run(&found, plan).context("the bench")?)
+        }
+        None => None,
+    };
+    print!("{}", report::report_with(&found, Some(&config), bench.as_ref(), json));
     Ok(())
 }
 

@@ -94,6 +94,77 @@ fn a_ring_that_takes_no_registrations_carries_a_worker_but_no_provided_buffers()
 }
 
 #[test]
+fn a_bench_measures_both_engines_and_each_carries_its_bytes_itself() {
+    let found = bench(&mut program(&["--json"]));
+    for engine in ["splice", "copy"] {
+        let of = |name: &str| entry(&found, "/bench/engines", engine)[name].clone();
+        assert_eq!(of("refused"), Value::Null, "{found:#}");
+        let carried = of("carried")[engine].as_u64().expect("a number");
+        let delivered = of("delivered").as_u64().expect("a number");
+        assert!(carried >= delivered && delivered > 0, "{engine}: {carried} of {delivered}");
+        for other in of("carried").as_object().expect("by engine").keys() {
+            assert!(other == engine || of("carried")[other] == 0, "{engine} carried by {other}");
+        }
+    }
+    let rows = found["bench"]["rows"].as_array().expect("rows");
+    let loads: Vec<_> =
+        rows.iter().map(|row| (row["load"].as_str(), row["bytes"].as_u64())).collect();
+    for load in
+        [(Some("echo"), Some(64)), (Some("echo"), Some(1 << 20)), (Some("bulk"), Some(1 << 16))]
+    {
+        assert!(loads.contains(&load), "{load:?} not in {loads:?}");
+    }
+    for row in rows {
+        for engine in ["splice", "copy"] {
+            let figure = entry(row, "/figures", engine);
+            for number in ["cpu_us_per_message", "cpu_s_per_gb", "messages_per_s", "gb_per_s"] {
+                assert!(figure[number].as_f64().is_some_and(|n| n > 0.0), "{number} in {row:#}");
+            }
+        }
+        let pair = &entry(row, "/figures", "splice")["cpu_against_copy"];
+        let of = |name: &str| pair[name].as_f64().expect("a number");
+        assert!(of("least") <= of("ratio") && of("ratio") <= of("most"), "{pair}");
+    }
+    assert!(text(&found, "/bench/sentences/0").starts_with("On this machine "), "{found:#}");
+    let idle = &found["bench"]["idle"];
+    assert!(idle["sessions"].as_u64().is_some_and(|sessions| sessions > 0), "{idle}");
+    assert!(idle["user_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{idle}");
+    assert_eq!(text(&found, "/splice/tcp/ability"), "yes", "the probe itself is in the document");
+}
+
+#[test]
+fn a_bench_where_splice_is_refused_says_so_and_measures_copy() {
+    let refusal = Refusal::of(&[Call::Splice], Errno::Eperm);
+    let found = bench(refusal.confine(&mut program(&["--json"])));
+    let refused = entry(&found, "/bench/engines", "splice")["refused"].as_str();
+    assert!(refused.is_some_and(|why| why.contains("EPERM")), "{found:#}");
+    assert!(entry(&found, "/bench/engines", "copy")["delivered"].as_u64() > Some(0), "{found:#}");
+    let said = text(&found, "/bench/sentences/0");
+    assert!(said.contains("splice was not measured") && said.contains("EPERM"), "{said}");
+}
+
+#[test]
+fn a_bench_for_people_ends_in_sentences_and_names_its_caveat() {
+    let output = program(&[]).output().expect("the program runs");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = String::from_utf8(output.stdout).expect("text");
+    let (probe, bench) = said.split_once("\nbench: ").expect("the bench comes after the probe");
+    assert!(probe.contains("splice, TCP"), "{said}");
+    for part in
+        ["echo 64 B", "bulk 64 KiB", "On this machine ", "An idle session costs", "Loopback"]
+    {
+        assert!(bench.contains(part), "{part} not in {said}");
+    }
+}
+
+#[test]
+fn a_flag_of_the_bench_without_the_bench_is_wrong_usage() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_upsplice"));
+    let output = command.args(["probe", "--quick"]).output().expect("the program runs");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
 fn a_probe_without_free_descriptors_names_the_limit() {
     // Three are in use, so one socket can be made, but no pair and no pipe.
     let program = std::env::current_exe().expect("a test binary has a path");
@@ -217,6 +288,26 @@ fn print_probe() {
     let report: Value =
         serde_json::from_str(&report(&probes[4], None, true)).expect("the report is JSON");
     println!("{MARK}{report}");
+}
+
+/// The program itself with a short bench.
+fn program(flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_upsplice"));
+    command.args(["probe", "--bench", "--quick"]).args(flags).env_remove("UPSPLICE_CONFIG");
+    command
+}
+
+fn bench(command: &mut Command) -> Value {
+    let output = command.output().expect("the program runs");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    serde_json::from_slice(&output.stdout).expect("one JSON document")
+}
+
+/// The entry of `engine` in the list at `pointer`.
+fn entry<'a>(found: &'a Value, pointer: &str, engine: &str) -> &'a Value {
+    let list = found.pointer(pointer).and_then(Value::as_array).expect("a list");
+    let entry = list.iter().find(|entry| entry["engine"] == engine);
+    entry.unwrap_or_else(|| panic!("no {engine} at {pointer} in {found:#}"))
 }
 
 fn probe_refused(call: Call, errno: Errno) -> Value {

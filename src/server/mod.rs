@@ -1,5 +1,6 @@
 //! From process to accepted socket: listeners, workers, signals, stop.
 
+pub mod bench;
 pub mod choice;
 pub mod demo;
 pub mod report;

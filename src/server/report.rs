@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::bench::summary::Summary;
 use super::choice::{Choice, engine_for, engine_word, runtime_for, runtime_word};
 use crate::config::{Config, Engine, Runtime};
 use crate::sys::probe::{Ability, Host, Pipes, Probe};
@@ -12,10 +13,21 @@ use crate::sys::probe::{Ability, Host, Pipes, Probe};
 /// The whole report, ending in a line feed. Without a `config`, the engine of a route that asks for
 /// nothing.
 pub fn report(probe: &Probe, config: Option<&Config>, json: bool) -> String {
+    report_with(probe, config, None, json)
+}
+
+/// The same, and what a bench has found.
+pub fn report_with(
+    probe: &Probe,
+    config: Option<&Config>,
+    bench: Option<&Summary>,
+    json: bool,
+) -> String {
     let choices = Choices::new(probe, config);
-    match json {
-        true => as_json(probe, choices),
-        false => as_text(probe, &choices),
+    match (json, bench) {
+        (true, bench) => as_json(&Document { probe, choices, bench }),
+        (false, None) => as_text(probe, &choices),
+        (false, Some(bench)) => format!("{}\n{bench}", as_text(probe, &choices)),
     }
 }
 
@@ -26,6 +38,8 @@ struct Document<'a> {
     probe: &'a Probe,
     #[serde(flatten)]
     choices: Choices<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bench: Option<&'a Summary>,
 }
 
 /// What follows from the probe for this configuration.
@@ -71,10 +85,10 @@ impl<'a> Choices<'a> {
     }
 }
 
-fn as_json(probe: &Probe, choices: Choices) -> String {
+fn as_json(document: &Document) -> String {
     // Every key is a string and no number is unusual, so this cannot fail; if it did, the report
     // would say so.
-    let text = serde_json::to_string_pretty(&Document { probe, choices });
+    let text = serde_json::to_string_pretty(document);
     text.unwrap_or_else(|error| format!("{{\"error\": {:?}}}", error.to_string())) + "\n"
 }
 

@@ -12,6 +12,7 @@ pub mod reactor;
 pub mod sockopt;
 pub mod splice;
 pub mod stream;
+pub mod thread;
 
 use std::io;
 

@@ -86,6 +86,14 @@ pub struct Run {
     #[arg(long, value_name = "RUNTIME", env = "UPSPLICE_RUNTIME", value_parser = value::runtime)]
     pub runtime: Option<Runtime>,
 
+    /// How long a worker looks for events before it sleeps.
+    #[arg(
+        help = "Microseconds that a worker looks for events before it sleeps, or off: less latency for \
+        more CPU time [default: off]"
+    )]
+    #[arg(long, value_name = "US", env = "UPSPLICE_BUSY_POLL", value_parser = value::busy_poll)]
+    pub busy_poll: Option<Duration>,
+
     /// How long sessions may go on after SIGTERM.
     #[arg(
         help = "How long sessions may go on after SIGTERM: 30, 500ms, 30s, 5m, 1h [default: 30s]"
@@ -163,6 +171,7 @@ impl Run {
             no_fallback: self.no_fallback,
             workers: self.workers,
             runtime: self.runtime,
+            busy_poll: self.busy_poll,
             drain: self.drain,
             access_log: self.no_access_log.map(|no| !no),
         })

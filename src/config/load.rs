@@ -34,6 +34,8 @@ pub struct Sources {
     pub workers: Option<usize>,
     /// `--runtime`
     pub runtime: Option<Runtime>,
+    /// `--busy-poll`
+    pub busy_poll: Option<Duration>,
     /// `--drain`
     pub drain: Option<Duration>,
     /// Not `--no-access-log`
@@ -106,6 +108,7 @@ fn overlay(gateway: &mut Gateway, sources: &Sources) {
     gateway.no_fallback = sources.no_fallback.unwrap_or(gateway.no_fallback);
     gateway.workers = sources.workers.unwrap_or(gateway.workers);
     gateway.runtime = sources.runtime.unwrap_or(gateway.runtime);
+    gateway.busy_poll = sources.busy_poll.unwrap_or(gateway.busy_poll);
     gateway.drain = sources.drain.unwrap_or(gateway.drain);
     gateway.access_log = sources.access_log.unwrap_or(gateway.access_log);
 }

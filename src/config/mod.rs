@@ -40,6 +40,9 @@ pub struct Gateway {
     pub workers: usize,
     /// Which async runtime each worker runs in.
     pub runtime: Runtime,
+    /// How long a worker looks for events before it sleeps; zero, the default: not at all. It trades CPU time
+    /// for latency.
+    pub busy_poll: Duration,
     /// How long sessions may go on after SIGTERM.
     pub drain: Duration,
     /// Refuse a session rather than carry it by another engine than the one configured.

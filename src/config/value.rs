@@ -19,6 +19,8 @@ const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// A worker is a thread; more of them than this is a slip of the finger.
 pub(super) const WORKERS: RangeInclusive<u64> = 1..=1024;
+/// A worker that looks for longer than this takes its core from others.
+const BUSY_POLL_MAX_US: u64 = 1_000;
 /// What most timers may be set to.
 pub(super) const TIMER: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
@@ -27,6 +29,17 @@ pub(super) const TIMER: RangeInclusive<Duration> =
 pub fn drain(text: &str) -> Result<Duration, String> {
     let wanted = || format!("must be {}, not {text:?}", duration_wanted(&TIMER));
     parse_duration(text).filter(|value| TIMER.contains(value)).ok_or_else(wanted)
+}
+
+/// How long a worker looks for events before it sleeps: `"50us"`, `"50"` microseconds, or `"off"`.
+pub fn busy_poll(text: &str) -> Result<Duration, String> {
+    let number = match text {
+        "off" => Some(0),
+        text => text.strip_suffix("us").unwrap_or(text).parse().ok(),
+    };
+    number.filter(|us| *us <= BUSY_POLL_MAX_US).map(Duration::from_micros).ok_or_else(|| {
+        format!("must be microseconds like \"50us\", at most {BUSY_POLL_MAX_US}, or \"off\", not {text:?}")
+    })
 }
 
 /// A number of workers.
@@ -269,6 +282,16 @@ mod tests {
         for text in ["", "s", "1d", "1 s", " 1", "-1", "+1", "1.5s", "1S", "off", "1s1s", overflow]
         {
             assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_busy_poll_is_a_few_microseconds_or_off() {
+        for (text, us) in [("off", 0), ("0", 0), ("50", 50), ("50us", 50), ("1000us", 1000)] {
+            assert_eq!(busy_poll(text), Ok(Duration::from_micros(us)), "{text}");
+        }
+        for text in ["", "us", "-1", "1ms", "1001", "50 us", "on"] {
+            assert!(busy_poll(text).unwrap_err().contains("\"50us\""), "{text}");
         }
     }
 

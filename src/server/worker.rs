@@ -61,6 +61,7 @@ pub(super) fn main(
         let Controls { receiver, doorbell } = controls;
         let made = new_worker(index, shared, log).and_then(|worker| {
             worker.kit.reactor.answer(doorbell)?;
+            worker.kit.reactor.look_before_sleep(worker.config.gateway.busy_poll);
             let acceptors = acceptors(sockets, &worker.kit.reactor)?;
             Ok((Rc::new(worker), acceptors))
         });

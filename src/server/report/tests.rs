@@ -140,6 +140,7 @@ fn config(routes: &[(&str, Engine)]) -> Config {
         gateway: Gateway {
             workers: 1,
             runtime: Runtime::Auto,
+            busy_poll: Duration::ZERO,
             drain: second,
             no_fallback: false,
             name: "upsplice".into(),

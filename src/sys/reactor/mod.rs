@@ -12,6 +12,7 @@
 mod clock;
 mod doorbell;
 mod readiness;
+mod spin;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
@@ -30,6 +31,7 @@ use self::clock::Clock;
 pub use self::clock::Sleep;
 pub use self::doorbell::Doorbell;
 pub(super) use self::readiness::Ready;
+use self::spin::Spin;
 use super::cvt;
 
 /// Events taken by one epoll_wait(2).
@@ -112,6 +114,7 @@ pub struct Reactor {
     carrier: RefCell<Option<Waker>>,
     clock: Clock,
     doorbell: OnceCell<Doorbell>,
+    spin: Cell<Spin>,
 }
 
 impl Reactor {
@@ -135,6 +138,7 @@ impl Reactor {
             carrier: RefCell::default(),
             clock: Clock::new()?,
             doorbell: OnceCell::new(),
+            spin: Cell::default(),
         };
         reactor.watch(reactor.clock.as_fd(), libc::EPOLLIN | libc::EPOLLET, CLOCK)?;
         Ok(reactor)
@@ -161,12 +165,34 @@ impl Reactor {
     /// Sleeps until there is an event, and wakes the task that was named by [`Reactor::poll_carry`], which is to
     /// hand out what has come.
     fn park(&self) {
-        if !self.parked.replace(true) {
+        if !self.parked.replace(true) && !self.look_for_events() {
             self.wait(-1);
         }
         if let Some(carrier) = &*self.carrier.borrow() {
             carrier.wake_by_ref();
         }
+    }
+
+    /// Before it goes to sleep, the thread looks for events for at most `longest`; by default not at all.
+    pub fn look_before_sleep(&self, longest: Duration) {
+        self.spin.set(Spin::new(longest));
+    }
+
+    /// True when there are some.
+    fn look_for_events(&self) -> bool {
+        let mut spin = self.spin.get();
+        let tries = spin.should_try();
+        let mut seen = false;
+        if tries {
+            let until = Instant::now() + spin.longest;
+            while !seen && Instant::now() < until {
+                self.wait(0);
+                seen = !self.events.borrow().is_empty();
+            }
+            spin.tried(seen);
+        }
+        self.spin.set(spin);
+        seen
     }
 
     /// Names the task that hands events out. Pending until there may be some, which wakes it.

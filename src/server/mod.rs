@@ -324,10 +324,12 @@ fn engines(config: &Config, probe: &Probe) -> Result<Vec<(Engine, &'static str)>
         let reason = |taken| match route.engine {
             config::Engine::Auto => "probed",
             asked if asked == taken => "configured",
+            config::Engine::Uring => "uring_refused",
             _ => "splice_refused",
         };
         match choice.taken {
             Some(config::Engine::Copy) => Ok((Engine::Copy, reason(config::Engine::Copy))),
+            Some(config::Engine::Uring) => Ok((Engine::Uring, reason(config::Engine::Uring))),
             Some(_) => Ok((Engine::Splice, reason(config::Engine::Splice))),
             None => Err(StartError::Unable(format!("route {:?}: {}", route.name, choice.why))),
         }

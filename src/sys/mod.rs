@@ -41,6 +41,10 @@ pub enum Errno {
     Broken,
     /// `EMFILE`, `ENFILE`: no descriptors left.
     NoDescriptors,
+    /// `ENOBUFS`: all of a ring's buffers are taken.
+    NoBuffers,
+    /// `ECANCELED`: an operation of a ring was ended by us.
+    Cancelled,
     /// Everything else, e.g. `ETIMEDOUT`, `EHOSTUNREACH`: the connection is gone.
     Other,
 }
@@ -58,6 +62,8 @@ impl Errno {
             Some(libc::ECONNRESET) => Errno::Reset,
             Some(libc::EPIPE) => Errno::Broken,
             Some(libc::EMFILE | libc::ENFILE) => Errno::NoDescriptors,
+            Some(libc::ENOBUFS) => Errno::NoBuffers,
+            Some(libc::ECANCELED) => Errno::Cancelled,
             _ => Errno::Other,
         }
     }

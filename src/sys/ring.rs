@@ -1,16 +1,18 @@
 //! io_uring(7): one ring for many sockets, with provided buffers.
 //!
-//! <https://man7.org/linux/man-pages/man7/io_uring.7.html>. Linux 6.1 (`DEFER_TASKRUN`): completions are made
-//! when this thread asks for them, so a batch of them costs one call, and interrupts nothing.
+//! <https://man7.org/linux/man-pages/man7/io_uring.7.html>. Linux 6.0. Completions are made whenever this
+//! thread enters the kernel for any reason (`COOP_TASKRUN`). Made only when asked for (`DEFER_TASKRUN`) they
+//! would be cheaper, but then the ring's descriptor does not become readable (kernel-notes/0012).
 //!
 //! Whatever an operation refers to is kept in its [`Flight`] until its last completion: the socket, so that no
 //! other file can get its number, and the bytes that it sends. Provided buffers are kept by the ring.
 
 mod chunk;
 mod pool;
+mod watches;
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -22,6 +24,7 @@ use tokio::io::unix::AsyncFd;
 
 pub use self::chunk::Chunk;
 use self::pool::Pool;
+use self::watches::Watches;
 
 /// How a ring is made.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +43,11 @@ pub struct Ring {
     io: AsyncFd<IoUring>,
     pool: Rc<Pool>,
     flights: Slab<Flight>,
+    watches: Watches,
+    /// Whether the ring waits for the watches.
+    is_watching: bool,
+    /// Whether a watched socket is gone that was not told of yet.
+    hung_up: bool,
     /// What one receive may take; 0 where the kernel cannot be told.
     receive_bytes_max: u32,
 }
@@ -84,11 +92,11 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// io_uring is refused here, the kernel is older than 6.1, or there is no descriptor or memory left.
+    /// io_uring is refused here, the kernel is older than 6.0, or there is no descriptor or memory left.
     pub fn new(setup: Setup) -> io::Result<Ring> {
         let ring = IoUring::builder()
             .setup_single_issuer()
-            .setup_defer_taskrun()
+            .setup_coop_taskrun()
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .dontfork()
@@ -97,7 +105,15 @@ impl Ring {
         // SAFETY: a ring always answers with the one descriptor that it owns, and it is not closed before
         // `AsyncFd` deregisters it, on drop.
         let io = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
-        let mut ring = Ring { io, pool, flights: Slab::new(), receive_bytes_max: 0 };
+        let mut ring = Ring {
+            io,
+            pool,
+            flights: Slab::new(),
+            watches: Watches::new()?,
+            is_watching: false,
+            hung_up: false,
+            receive_bytes_max: 0,
+        };
         if ring.can_limit()? {
             ring.receive_bytes_max = setup.receive_bytes_max;
         }
@@ -117,6 +133,11 @@ impl Ring {
     /// Provided buffers that hold bytes.
     pub fn buffers_taken(&self) -> u16 {
         self.pool.taken()
+    }
+
+    /// Whether a receive would find a buffer.
+    pub fn has_free_buffer(&self) -> bool {
+        self.pool.taken() < self.pool.count()
     }
 
     /// Receives again and again, one completion for each time; ends after an error, an end, or as much as one
@@ -148,11 +169,33 @@ impl Ring {
         self.push(entry, Flight { owner, _socket: Rc::clone(socket), sending: Some(chunk) })
     }
 
-    /// Completes when the connection is gone in both directions, or has an error.
-    pub fn watch(&mut self, socket: &Rc<OwnedFd>, owner: u64) -> Ticket {
-        // No event is asked for: POLLHUP and POLLERR come unasked.
-        let entry = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), 0).build();
-        self.push(entry, Flight { owner, _socket: Rc::clone(socket), sending: None })
+    /// Lets [`Ring::take_hung_up`] say, once, when the connection is gone in both directions or has an error.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory or no room in epoll.
+    pub fn watch(&mut self, socket: BorrowedFd<'_>, owner: u64) -> io::Result<()> {
+        self.watches.add(socket, owner)?;
+        if !std::mem::replace(&mut self.is_watching, true) {
+            self.wait_for_watches();
+        }
+        Ok(())
+    }
+
+    /// Forgets a socket that is watched, or was.
+    pub fn unwatch(&mut self, socket: BorrowedFd<'_>) {
+        if self.is_watching {
+            self.watches.remove(socket);
+        }
+    }
+
+    /// Adds the owners of watched sockets that are gone, if completions have told of any.
+    pub fn take_hung_up(&mut self, owners: &mut Vec<u64>) {
+        if self.hung_up {
+            self.hung_up = false;
+            self.watches.take(owners);
+            self.wait_for_watches();
+        }
     }
 
     /// Ends an operation. Its last completion is still to come: with what it had done, or `ECANCELED`.
@@ -171,8 +214,13 @@ impl Ring {
                 let len = u32::try_from(done.result()).unwrap_or(0);
                 Chunk::pooled(self.pool.buffer(id, len))
             });
-            if done.user_data() == NOBODY {
-                continue;
+            match done.user_data() {
+                NOBODY => continue,
+                WATCHES => {
+                    self.hung_up = true;
+                    continue;
+                }
+                _ => {}
             }
             let goes_on = cqueue::more(done.flags());
             let result = u32::try_from(done.result())
@@ -188,7 +236,7 @@ impl Ring {
         }
     }
 
-    /// Submits what is queued, and lets the kernel make the completions that are due.
+    /// Submits what is queued.
     pub fn enter(&mut self) -> io::Result<()> {
         let queued = u32::try_from(self.io.get_mut().submission().len()).unwrap_or(u32::MAX);
         // SAFETY: no argument is passed. What the entries refer to is kept by their flights.
@@ -205,12 +253,14 @@ impl Ring {
         passable(self.io.get_ref().submitter().submit_with_args(1, &arguments))
     }
 
-    /// Whether something is queued that [`Ring::enter`] would submit.
-    pub fn has_queued(&mut self) -> bool {
-        !self.io.get_mut().submission().is_empty()
+    /// Whether [`Ring::enter`] has something to do: entries to submit, or completions for which there was no
+    /// room.
+    pub fn has_work(&mut self) -> bool {
+        let queue = self.io.get_mut().submission();
+        !queue.is_empty() || queue.cq_overflow()
     }
 
-    /// Ready when completions are due; registers the task when not. Say [`Ring::enter`] then.
+    /// Ready when there may be completions; registers the task when not.
     pub fn poll_due(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.io.poll_read_ready(cx))?.clear_ready();
         // Again, now that it is clear: only this lets the next edge wake the task.
@@ -218,6 +268,12 @@ impl Ring {
             guard?.clear_ready();
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn wait_for_watches(&mut self) {
+        let readable = u32::from(libc::POLLIN.unsigned_abs());
+        let entry = opcode::PollAdd::new(types::Fd(self.watches.fd()), readable).build();
+        self.push_entry(&entry.user_data(WATCHES));
     }
 
     fn push(&mut self, entry: squeue::Entry, flight: Flight) -> Ticket {
@@ -229,7 +285,8 @@ impl Ring {
     fn push_entry(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: the socket and the bytes that the entry names are kept by its flight until its last
-            // completion; provided buffers are kept by the pool. A cancellation names neither.
+            // completion; provided buffers are kept by the pool. A cancellation names neither, and the watches
+            // are kept by the ring.
             if unsafe { self.io.get_mut().submission().push(entry) }.is_ok() {
                 return;
             }
@@ -317,6 +374,8 @@ const COMPLETIONS: u32 = 4096;
 const GETEVENTS: u32 = 1;
 /// Marks cancellations: what they cancel completes, too.
 const NOBODY: u64 = u64::MAX;
+/// Marks the wait for the watches.
+const WATCHES: u64 = u64::MAX - 1;
 /// How long the one byte of the probe may take.
 const PROBE_WAIT: Duration = Duration::from_millis(100);
 /// A cancelled socket operation ends at once; the bound is for kernels with defects.

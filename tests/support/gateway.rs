@@ -14,6 +14,7 @@ use super::{BOUND, Backend};
 pub enum Engine {
     Splice,
     Copy,
+    Uring,
 }
 
 /// The runtime that the test's workers run in.
@@ -93,6 +94,7 @@ impl Engine {
         match self {
             Engine::Splice => "splice",
             Engine::Copy => "copy",
+            Engine::Uring => "uring",
         }
     }
 
@@ -107,6 +109,12 @@ impl Engine {
                 assert_eq!(line["fallback"], serde_json::json!([]), "{line}");
             }
             Engine::Copy => assert_eq!(total("bytes_splice"), 0, "{line}"),
+            Engine::Uring => {
+                assert_eq!(total("bytes_copy"), head_data, "uring fell back to copy: {line}");
+                assert_eq!(total("bytes_splice"), 0, "{line}");
+                assert!(total("bytes_uring") > 0, "nothing went by the ring: {line}");
+                assert_eq!(line["fallback"], serde_json::json!([]), "{line}");
+            }
         }
     }
 }

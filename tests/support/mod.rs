@@ -41,14 +41,16 @@ pub fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").expect("proc is mounted").count()
 }
 
-/// Runs a list of contract tests over both engines and both runtimes: `contract!(name, name, …)` where each
+/// Runs a list of contract tests over all engines and both runtimes: `contract!(name, name, …)` where each
 /// name is a `fn name(gw: fn(&str) -> Gw)`-like function taking `(Engine, Runtime)`.
 #[macro_export]
 macro_rules! contract {
     ($($name:ident),+ $(,)?) => {
         mod splice_on_epoll { $(#[test] fn $name() { super::$name(super::Engine::Splice, super::Runtime::Epoll); })+ }
         mod copy_on_epoll { $(#[test] fn $name() { super::$name(super::Engine::Copy, super::Runtime::Epoll); })+ }
+        mod uring_on_epoll { $(#[test] fn $name() { super::$name(super::Engine::Uring, super::Runtime::Epoll); })+ }
         mod splice_on_uring { $(#[test] fn $name() { super::$name(super::Engine::Splice, super::Runtime::Uring); })+ }
         mod copy_on_uring { $(#[test] fn $name() { super::$name(super::Engine::Copy, super::Runtime::Uring); })+ }
+        mod uring_on_uring { $(#[test] fn $name() { super::$name(super::Engine::Uring, super::Runtime::Uring); })+ }
     };
 }

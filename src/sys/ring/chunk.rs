@@ -33,6 +33,24 @@ impl Chunk {
         }
     }
 
+    /// Whether it occupies a provided buffer.
+    pub fn is_pooled(&self) -> bool {
+        matches!(self.held, Held::Pooled(_))
+    }
+
+    /// The same bytes in memory of their own: a provided buffer is free again.
+    pub fn into_owned(self) -> Chunk {
+        Chunk::owned(self.into_bytes())
+    }
+
+    /// What is left to send.
+    pub fn into_bytes(self) -> Vec<u8> {
+        match self.held {
+            Held::Owned(bytes) if self.start == 0 => bytes,
+            _ => self.bytes().to_vec(),
+        }
+    }
+
     /// The first `bytes` went out.
     pub fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.bytes().len(), "sent more than there was");

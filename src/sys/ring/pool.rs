@@ -56,6 +56,11 @@ impl Pool {
         self.taken.get()
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> u16 {
+        self.count
+    }
+
     /// The token for a buffer that a completion brought, with `len` bytes in it.
     pub(super) fn buffer(self: &Rc<Pool>, id: u16, len: u32) -> Buffer {
         assert!(id < self.count, "the kernel named a buffer that it was not given");

@@ -1,4 +1,5 @@
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use super::*;
@@ -178,12 +179,24 @@ fn an_impatient_send_gives_back_what_finds_no_room_and_a_patient_one_waits_for_i
 fn a_watch_says_when_the_peer_is_gone_and_not_that_bytes_came() {
     with_ring(SETUP, |ring| {
         let (mut near, far) = pair();
-        ring.watch(&far, 3);
+        let mut gone = Vec::new();
+        ring.watch(far.as_fd(), 3).expect("room in epoll");
         near.write_all(b"noise").expect("room");
+        near.shutdown(std::net::Shutdown::Write).expect("it is open");
         ring.enter_and_wait(Duration::from_millis(5)).expect("it can be entered");
         assert!(ring.completion().is_none());
+        ring.take_hung_up(&mut gone);
+        assert!(gone.is_empty());
         drop(near);
-        assert_eq!(next(ring).owner, 3);
+        for _ in 0..100 {
+            ring.enter_and_wait(Duration::from_millis(20)).expect("it can be entered");
+            assert!(ring.completion().is_none());
+            ring.take_hung_up(&mut gone);
+            if !gone.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(gone, [3], "it is said once");
     });
 }
 

@@ -325,6 +325,7 @@ def all_targets(binary, cache):
         Direct("direct"),
         Upsplice("upsplice-splice", binary, "splice", "auto"),
         Upsplice("upsplice-copy", binary, "copy", "auto"),
+        Upsplice("upsplice-ring", binary, "uring", "auto"),
         Upsplice("upsplice-auto", binary, "auto", "auto"),
         Upsplice("upsplice-epoll", binary, "splice", "epoll"),
         Upsplice("upsplice-uring", binary, "splice", "uring"),

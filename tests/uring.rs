@@ -144,7 +144,7 @@ fn forty_directions_that_share_four_buffers_lose_and_reorder_nothing() {
             relay.await.expect("no panic");
         }
         players.into_iter().for_each(|player| player.join().expect("the bytes are exact"));
-        let counted = Snapshot::of([&*counters].into_iter());
+        let counted = Snapshot::of([&*counters]);
         let moved = |direction| counted.bytes_by(Engine::Uring, direction);
         assert_eq!(Direction::BOTH.map(moved), [20 * LEN as u64; 2]);
     });

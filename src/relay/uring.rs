@@ -26,7 +26,8 @@ use crate::sys::ring::{Chunk, Setup};
 use crate::sys::sockopt;
 
 /// How a worker's ring is made: see kernel-notes/0012.
-pub const SETUP: Setup = Setup { buffers: 256, buffer_bytes: 4096, receive_bytes_max: 64 << 10 };
+pub const SETUP: Setup =
+    Setup { buffers: 256, buffer_bytes: 16 << 10, receive_bytes_max: 64 << 10 };
 
 /// A joined session that is carried by the worker's ring.
 #[derive(Debug)]

@@ -66,7 +66,9 @@ pub struct Run {
     pub mode: Option<Mode>,
 
     /// What moves the bytes, on every route.
-    #[arg(help = "What moves the bytes, on every route: auto, splice or copy [default: auto]")]
+    #[arg(
+        help = "What moves the bytes, on every route: auto, splice, copy or uring [default: auto]"
+    )]
     #[arg(long, value_name = "ENGINE", env = "UPSPLICE_ENGINE", value_parser = value::engine)]
     pub engine: Option<Engine>,
 
@@ -252,7 +254,6 @@ mod tests {
         let cases: &[&[&str]] = &[
             &["--listen", ":8080"],
             &["--listen", "localhost:80"],
-            &["--engine", "uring"],
             &["--engine", "fast"],
             &["--mode", "inspect"],
             &["--workers", "0"],
@@ -272,7 +273,7 @@ mod tests {
 
     #[test]
     fn what_a_later_release_brings_is_refused_by_name() {
-        for flags in [["--engine", "uring"], ["--mode", "inspect"], ["--admin", "unix:/x"]] {
+        for flags in [["--mode", "inspect"], ["--admin", "unix:/x"]] {
             let message = run(&flags).unwrap_err().to_string();
             assert!(message.contains("is not in this release"), "{message}");
         }

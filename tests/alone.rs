@@ -30,7 +30,7 @@ fn child_that_never_ignored_sigpipe() {
         return;
     }
     sigpipe::let_it_kill();
-    for engine in [Engine::Splice, Engine::Copy] {
+    for engine in [Engine::Splice, Engine::Copy, Engine::Uring] {
         let joined = Joined::over(Leg::V4, Leg::Unix, engine, Runtime::Epoll);
         joined::send_until_paused(&joined.gw, &joined.client.socket, "to_upstream", 1);
         let Joined { gw, client: _client, peer, door: _door } = joined;
@@ -69,7 +69,7 @@ fn child_on_a_narrow_link() {
     if !is_alone() {
         return;
     }
-    for engine in [Engine::Splice, Engine::Copy] {
+    for engine in [Engine::Splice, Engine::Copy, Engine::Uring] {
         for runtime in [Runtime::Epoll, Runtime::Uring] {
             for side in Side::BOTH {
                 let joined = Joined::new(engine, runtime);

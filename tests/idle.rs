@@ -145,7 +145,7 @@ mod situation {
 }
 
 fn on_every_engine(situation: fn(Engine, Runtime)) {
-    for engine in [Engine::Splice, Engine::Copy] {
+    for engine in [Engine::Splice, Engine::Copy, Engine::Uring] {
         for runtime in [Runtime::Epoll, Runtime::Uring] {
             situation(engine, runtime);
         }

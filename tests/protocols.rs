@@ -133,7 +133,7 @@ impl Row {
         assert_eq!(line["close_reason"], "completed", "{}: {line}", self.name);
         // What came with one read of a head is copied on each side, the rest moved by the engine.
         let copied = line["bytes_copy"].as_u64().expect("a number");
-        if engine == Engine::Splice {
+        if matches!(engine, Engine::Splice | Engine::Uring) {
             assert!(copied <= 2 * 4096, "{}: {line}", self.name);
             engine.assert_carried(&line, copied);
         }
@@ -169,6 +169,11 @@ fn every_protocol_passes_by_splice() {
 #[test]
 fn every_protocol_passes_by_copy() {
     ROWS.iter().for_each(|row| row.run(Engine::Copy));
+}
+
+#[test]
+fn every_protocol_passes_by_uring() {
+    ROWS.iter().for_each(|row| row.run(Engine::Uring));
 }
 
 /// Rows whose route says something are refused by a route that says nothing, so the setting is what lets

@@ -184,6 +184,8 @@ pub enum Engine {
     Splice,
     /// recv and send.
     Copy,
+    /// A ring per worker, with copy as the fallback.
+    Uring,
 }
 
 /// One upstream address.

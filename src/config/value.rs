@@ -101,16 +101,14 @@ pub fn mode(text: &str) -> Result<Mode, String> {
     }
 }
 
-/// `auto`, `splice` or `copy`; `uring` is announced and refused.
+/// `auto`, `splice`, `copy` or `uring`.
 pub fn engine(text: &str) -> Result<Engine, String> {
     match text {
         "auto" => Ok(Engine::Auto),
         "splice" => Ok(Engine::Splice),
         "copy" => Ok(Engine::Copy),
-        "uring" => {
-            Err("\"uring\" is not in this release; use \"auto\", \"splice\" or \"copy\"".to_owned())
-        }
-        _ => Err(format!("must be \"auto\", \"splice\" or \"copy\", not {text:?}")),
+        "uring" => Ok(Engine::Uring),
+        _ => Err(format!("must be \"auto\", \"splice\", \"copy\" or \"uring\", not {text:?}")),
     }
 }
 

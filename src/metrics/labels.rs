@@ -37,27 +37,30 @@ pub enum Engine {
     Splice,
     /// recv and send through user memory. Head data counts here too.
     Copy,
+    /// Receives and sends of the worker's ring, through its provided buffers.
+    Uring,
 }
 
 impl Engine {
-    /// Both, in the order of their counters.
-    pub const ALL: [Engine; 2] = [Engine::Splice, Engine::Copy];
+    /// All, in the order of their counters.
+    pub const ALL: [Engine; 3] = [Engine::Splice, Engine::Copy, Engine::Uring];
 
     /// The word in logs, metrics and configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Engine::Splice => "splice",
             Engine::Copy => "copy",
+            Engine::Uring => "uring",
         }
     }
 }
 
-/// Why bytes of a splice direction went by copy (rule R21).
+/// Why bytes of a direction went by copy where another engine was asked for (rule R21).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// splice was found not to work at start.
+    /// The engine was found not to work at start.
     Disabled,
-    /// `EINVAL`: the kernel cannot splice this socket.
+    /// `EINVAL`: the kernel cannot splice this socket, or is too old for this ring.
     Einval,
     /// `ENOSYS`: no such call here.
     Enosys,
@@ -65,7 +68,7 @@ pub enum Reason {
     Eperm,
     /// Another errno that says "not by this call".
     Unsupported,
-    /// No descriptors left for a pipe.
+    /// No descriptors left for a pipe or a ring.
     Emfile,
     /// The kernel gave a pipe smaller than 64 KiB: `pipe-user-pages-soft` is used up.
     SmallPipe,

@@ -2,12 +2,12 @@
 //! waits for something or has spent its share.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use super::half::{Close, Step};
 use super::pool::PIPE_BYTES_MIN;
-use super::{Direction, Engine, Failure, Reason, Relay, copy, splice};
+use super::{Direction, Engine, Failure, ReadyRelay, Reason, copy, splice};
 use crate::error::{End, Kind, Side, Stage};
 use crate::sys::sockopt;
 use crate::sys::stream::{Readable, Stream};
@@ -45,7 +45,7 @@ pub(super) enum Moved {
     Failed(io::Error),
 }
 
-impl Relay {
+impl ReadyRelay {
     /// One direction, until it waits for something or has spent its share; true in the latter case.
     pub(super) fn advance(&mut self, direction: Direction) -> Result<bool, End> {
         let mut allowance = BYTES_PER_POLL;
@@ -105,6 +105,7 @@ impl Relay {
         let mut filled = match engine {
             Engine::Splice => splice::fill(way, source, &self.kit),
             Engine::Copy => copy::fill(way, source, sink, &self.kit),
+            Engine::Uring => unreachable!("a ring has a relay of its own"),
         };
         if let Filled::Refused(reason) = filled {
             self.refused(direction, reason)?;
@@ -192,7 +193,7 @@ impl Relay {
         }
         let (source, sink) = ends(&self.downstream, &self.upstream, direction);
         if sink.hangup() {
-            let kind = gone(sink);
+            let kind = gone(sink.as_fd());
             self.sink_failed(direction, kind);
             return true;
         }
@@ -220,7 +221,7 @@ impl Relay {
         }
         let (_, sink) = ends(&self.downstream, &self.upstream, direction);
         if sink.hangup() {
-            let kind = gone(sink);
+            let kind = gone(sink.as_fd());
             self.sink_failed(direction, kind);
         }
     }
@@ -314,21 +315,21 @@ pub(super) fn ends<'s>(
     }
 }
 
-fn source_side(direction: Direction) -> Side {
+pub(super) fn source_side(direction: Direction) -> Side {
     match direction {
         Direction::ToUpstream => Side::Downstream,
         Direction::ToDownstream => Side::Upstream,
     }
 }
 
-fn sink_side(direction: Direction) -> Side {
+pub(super) fn sink_side(direction: Direction) -> Side {
     source_side(direction.reverse())
 }
 
 /// How a socket that hung up is gone: by an error, or because its peer closed it in both directions, as
 /// only a Unix socket can say.
-fn gone(socket: &Stream) -> Kind {
-    match sockopt::take_error(socket.as_fd()) {
+pub(super) fn gone(socket: BorrowedFd<'_>) -> Kind {
+    match sockopt::take_error(socket) {
         Some(error) => End::io(Side::Proxy, Stage::Relay, "poll", error).kind,
         None => Kind::Completed,
     }

@@ -104,6 +104,22 @@ impl Half {
         self.step = Step::Flush { owed: bytes };
     }
 
+    /// `bytes` went from the source into memory, behind those that are there already, if any.
+    pub fn queued(&mut self, bytes: NonZeroU64) {
+        let owed = match self.step {
+            Step::Fill => bytes,
+            Step::Flush { owed } => owed.saturating_add(bytes.get()),
+            step => panic!("bytes were queued where none can be held: {step:?}"),
+        };
+        self.step = Step::Flush { owed };
+    }
+
+    /// `bytes` were on their way when the sink failed: nobody will get them.
+    pub fn came_too_late(&mut self, bytes: u64) {
+        assert!(matches!(self.step, Step::Closed(_)), "bytes were dropped on an open direction");
+        self.discarded += bytes;
+    }
+
     /// `bytes` went from the pipe into the sink.
     pub fn drained(&mut self, bytes: u64) {
         let Step::Drain { in_pipe } = self.step else {
@@ -231,6 +247,18 @@ mod tests {
         half.sink_failed();
         assert_eq!((half.given(), half.discarded(), half.held()), (3, 7, 0));
         assert_eq!(half.step(), Step::Closed(Close::SinkFailed));
+    }
+
+    #[test]
+    fn bytes_queue_up_in_memory_and_count_as_discarded_after_the_end() {
+        let mut half = Half::owing(0, 0);
+        half.queued(n(5));
+        half.queued(n(2));
+        half.flushed(6);
+        assert_eq!(half.step(), Step::Flush { owed: n(1) });
+        half.sink_failed();
+        half.came_too_late(4);
+        assert_eq!((half.given(), half.held(), half.discarded()), (6, 0, 5));
     }
 
     #[test]

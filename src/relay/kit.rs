@@ -6,14 +6,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::pool::{PipeBudget, PipePool};
-use crate::metrics::Counters;
+use super::splice;
+use super::uring::{self, hub::Hub};
+use crate::metrics::{Counters, Reason};
+use crate::sys::Errno;
 use crate::sys::reactor::Reactor;
+use crate::sys::ring::Setup;
 
 /// The copy engine's buffer: large enough that a bulk session needs few calls, small enough to stay in
 /// the second-level cache.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// One worker's reactor, pipes, buffer and counters.
+/// One worker's reactor, pipes, buffer, ring and counters.
 #[derive(Debug)]
 pub struct Kit {
     /// Watches the sockets of all its sessions.
@@ -22,6 +26,8 @@ pub struct Kit {
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) counters: Arc<Counters>,
     pub(super) no_fallback: bool,
+    ring: Setup,
+    hub: RefCell<Option<Rc<Hub>>>,
 }
 
 impl Kit {
@@ -41,6 +47,28 @@ impl Kit {
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
             counters,
             no_fallback,
+            ring: uring::SETUP,
+            hub: RefCell::new(None),
         })
+    }
+
+    /// The same with another kind of ring.
+    pub fn with_ring(self, ring: Setup) -> Kit {
+        Kit { ring, ..self }
+    }
+
+    /// The worker's ring, made when the first session asks for it. A refusal is not remembered: there may be
+    /// descriptors again.
+    pub(super) fn hub(&self) -> Result<Rc<Hub>, Reason> {
+        if let Some(hub) = &*self.hub.borrow() {
+            return Ok(Rc::clone(hub));
+        }
+        let made = Hub::new(self.ring, Arc::clone(&self.counters), &self.reactor);
+        let hub = made.map_err(|error| match Errno::of(&error) {
+            Errno::NoDescriptors => Reason::Emfile,
+            errno => splice::reason_for(errno).unwrap_or(Reason::Unsupported),
+        })?;
+        *self.hub.borrow_mut() = Some(Rc::clone(&hub));
+        Ok(hub)
     }
 }

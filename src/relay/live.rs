@@ -16,6 +16,7 @@ pub struct Live {
 struct WayLive {
     spliced: Cell<u64>,
     copied: Cell<u64>,
+    ringed: Cell<u64>,
     given: Cell<u64>,
     paused: Cell<u32>,
     switches: Cell<u32>,
@@ -29,6 +30,8 @@ pub struct Carried {
     pub spliced: u64,
     /// Bytes taken from the source by copy; head data included.
     pub copied: u64,
+    /// Bytes taken from the source by the ring.
+    pub ringed: u64,
     /// Bytes that the sink's socket took.
     pub given: u64,
     /// Times that the source was not read because the sink was full.
@@ -42,7 +45,7 @@ pub struct Carried {
 impl Carried {
     /// Bytes taken from the source.
     pub fn taken(&self) -> u64 {
-        self.spliced + self.copied
+        self.spliced + self.copied + self.ringed
     }
 }
 
@@ -53,6 +56,7 @@ impl Live {
         for (way, carried) in live.ways.iter().zip(carried) {
             way.spliced.set(carried.spliced);
             way.copied.set(carried.copied);
+            way.ringed.set(carried.ringed);
             way.given.set(carried.given);
             way.paused.set(carried.paused);
             way.switches.set(carried.switches);
@@ -67,6 +71,7 @@ impl Live {
         Carried {
             spliced: way.spliced.get(),
             copied: way.copied.get(),
+            ringed: way.ringed.get(),
             given: way.given.get(),
             paused: way.paused.get(),
             switches: way.switches.get(),
@@ -96,6 +101,7 @@ impl Live {
         let count = match engine {
             Engine::Splice => &way.spliced,
             Engine::Copy => &way.copied,
+            Engine::Uring => &way.ringed,
         };
         count.set(count.get() + bytes);
     }
@@ -138,6 +144,7 @@ mod tests {
         let first = Live::default();
         first.took(Direction::ToUpstream, Engine::Splice, 5);
         first.took(Direction::ToUpstream, Engine::Copy, 2);
+        first.took(Direction::ToUpstream, Engine::Uring, 4);
         first.gave(Direction::ToUpstream, 6);
         first.paused(Direction::ToUpstream);
         first.switched(Direction::ToUpstream);
@@ -147,7 +154,7 @@ mod tests {
         assert_eq!(Direction::BOTH.map(|direction| second.carried(direction)), carried);
         assert!(!second.met(Direction::ToUpstream, Reason::Oob), "it was met before");
         second.took(Direction::ToUpstream, Engine::Splice, 1);
-        assert_eq!(second.carried(Direction::ToUpstream).taken(), 8);
+        assert_eq!(second.carried(Direction::ToUpstream).taken(), 12);
         assert_eq!(second.carried(Direction::ToDownstream), Carried::default());
     }
 

@@ -2,10 +2,11 @@
 //!
 //! A [`Relay`] is the state of both directions; a [turn](Relay::turn) moves what can be moved, and knows no
 //! runtime. Each direction is a [`half::Half`]: fill, then drain to the last byte, then fill again; so
-//! backpressure is the kernel's, and an `EAGAIN` never has two meanings. Engines differ only in how a fill is
-//! done. A relay can be [detached](Relay::detach) between any two turns and [resumed](Relay::resume) by any
-//! worker or engine.
+//! backpressure is the kernel's, and an `EAGAIN` never has two meanings. `splice` and `copy` differ only in how
+//! a fill is done; `uring` has a carrier of its own, with the same halves. A relay can be
+//! [detached](Relay::detach) between any two turns and [resumed](Relay::resume) by any worker or engine.
 
+pub mod alone;
 pub mod half;
 pub mod idle;
 pub mod live;
@@ -13,30 +14,33 @@ pub mod pace;
 pub mod pool;
 
 mod advance;
+mod carrier;
 mod copy;
 mod kit;
 mod splice;
+mod uring;
 mod way;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use self::advance::ends;
+pub use self::carrier::Relay;
 use self::half::{Close, Step};
 pub use self::kit::Kit;
 pub use self::live::{Carried, Live};
 pub use self::way::{HeadData, Way};
 use crate::error::{End, Kind, Side, Stage};
 pub use crate::metrics::{Direction, Engine, Reason};
+use crate::sys::reactor::Reactor;
 use crate::sys::sockopt;
 use crate::sys::stream::Stream;
 
-/// A joined session at work.
+/// A joined session that is carried on readiness: by splice or copy.
 #[derive(Debug)]
-pub struct Relay {
+struct ReadyRelay {
     downstream: Stream,
     upstream: Stream,
     ways: [Way; 2],
@@ -94,16 +98,16 @@ impl Detached {
     }
 }
 
-impl Relay {
+impl ReadyRelay {
     /// Joins two sockets that are registered with the kit's reactor already.
-    pub fn join(downstream: Stream, upstream: Stream, ways: [Way; 2], kit: Rc<Kit>) -> Relay {
+    fn join(downstream: Stream, upstream: Stream, ways: [Way; 2], kit: Rc<Kit>) -> ReadyRelay {
         let live = Live::resumed([&ways[0], &ways[1]].map(Way::begun));
         let [mut to_upstream, mut to_downstream] = ways;
         // Readiness is as the exchange left it, but for an urgent byte: short reads stop there too.
         to_upstream.eager = downstream.at_urgent_mark();
         to_downstream.eager = upstream.at_urgent_mark();
         let ways = [to_upstream, to_downstream];
-        Relay { downstream, upstream, ways, failure: None, live, kit }
+        ReadyRelay { downstream, upstream, ways, failure: None, live, kit }
     }
 
     /// Goes on with `detached` in the worker of `kit`.
@@ -111,7 +115,7 @@ impl Relay {
     /// # Errors
     ///
     /// The sockets cannot be registered with the reactor: no memory, or no room in epoll.
-    pub fn resume(detached: Detached, kit: Rc<Kit>) -> io::Result<Relay> {
+    fn resume(detached: Detached, kit: Rc<Kit>) -> io::Result<ReadyRelay> {
         let Detached { downstream, upstream, mut ways, carried, failure } = detached;
         let downstream = Stream::new(downstream, &kit.reactor)?;
         let upstream = Stream::new(upstream, &kit.reactor)?;
@@ -125,7 +129,7 @@ impl Relay {
                 kit.pool.borrow().adopted();
             }
         }
-        Ok(Relay { downstream, upstream, ways, failure, live, kit })
+        Ok(ReadyRelay { downstream, upstream, ways, failure, live, kit })
     }
 
     /// The session with this key is told of events, and nobody else.
@@ -139,7 +143,7 @@ impl Relay {
         for direction in Direction::BOTH {
             self.unpause(direction);
         }
-        let Relay { downstream, upstream, ways, failure, live, kit } = self;
+        let ReadyRelay { downstream, upstream, ways, failure, live, kit } = self;
         for way in &ways {
             if way.pipe.is_some() {
                 kit.pool.borrow().lost();
@@ -195,22 +199,6 @@ impl Relay {
         if spent { Turn::Spent } else { Turn::Waiting }
     }
 
-    /// Turn after turn, for one that drives a relay and its reactor alone: ready when the relay is over.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let reactor = Rc::clone(&self.kit.reactor);
-        loop {
-            reactor.collect(drop);
-            match self.turn() {
-                Turn::Over(end) => return Poll::Ready(end),
-                Turn::Spent => {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Turn::Waiting => ready!(reactor.poll_ready(cx)),
-            }
-        }
-    }
-
     /// Closes both sockets. A reset, or a connection that timed out, is passed on as a reset: an end would
     /// say that all bytes came (rule R9). What is returned still has something to wait for.
     pub fn close(mut self, end: &End) -> Option<Closing> {
@@ -221,19 +209,7 @@ impl Relay {
             }
         }
         self.discard_held();
-        if !matches!(end.kind, Kind::Reset | Kind::Io { .. }) {
-            return None;
-        }
-        let other = match end.side {
-            Side::Downstream => self.upstream,
-            Side::Upstream => self.downstream,
-            Side::Proxy => return None,
-        };
-        if sockopt::unsent_bytes(other.as_fd()) > 0 {
-            return Some(Closing(other));
-        }
-        other.reset_on_close();
-        None
+        part(end, self.downstream.into_fd(), self.upstream.into_fd())
     }
 
     /// Which directions are closed, and whether anything failed: what the directions must know of each other.
@@ -244,19 +220,8 @@ impl Relay {
 
     /// Whether the session is over, and how.
     fn end(&mut self) -> Option<End> {
-        let closed =
-            Direction::BOTH.map(|direction| match self.ways[direction as usize].half.step() {
-                Step::Closed(close) => Some(close),
-                _ => None,
-            });
-        let over = match closed {
-            [Some(_), Some(_)] => true,
-            [one, other] => [one, other].contains(&Some(Close::SourceFailed)),
-        };
-        over.then(|| match self.failure.take() {
-            Some(failure) => End::new(failure.side, Stage::Relay, failure.kind),
-            None => End::new(Side::Proxy, Stage::Relay, Kind::Completed),
-        })
+        let steps = [&self.ways[0], &self.ways[1]].map(|way| way.half.step());
+        outcome(steps, &mut self.failure)
     }
 
     /// Bytes that nobody will get count as discarded, so that the sums balance at the end (rule R20).
@@ -279,28 +244,58 @@ impl Relay {
     }
 
     fn unpause(&mut self, direction: Direction) {
-        if let Some(since) = self.ways[direction as usize].paused_since.take() {
-            let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.kit.counters.resumed(direction, nanos);
-        }
+        self.ways[direction as usize].unpause(&self.kit.counters, direction);
     }
+}
+
+/// Whether a session is over whose directions stand like this, and how.
+fn outcome(steps: [Step; 2], failure: &mut Option<Box<Failure>>) -> Option<End> {
+    let closed = steps.map(|step| match step {
+        Step::Closed(close) => Some(close),
+        _ => None,
+    });
+    let over = match closed {
+        [Some(_), Some(_)] => true,
+        [one, other] => [one, other].contains(&Some(Close::SourceFailed)),
+    };
+    over.then(|| match failure.take() {
+        Some(failure) => End::new(failure.side, Stage::Relay, failure.kind),
+        None => End::new(Side::Proxy, Stage::Relay, Kind::Completed),
+    })
+}
+
+/// Closes both sockets after `end`, with a reset where that is what has to be passed on.
+fn part(end: &End, downstream: OwnedFd, upstream: OwnedFd) -> Option<Closing> {
+    if !matches!(end.kind, Kind::Reset | Kind::Io { .. }) {
+        return None;
+    }
+    let other = match end.side {
+        Side::Downstream => upstream,
+        Side::Upstream => downstream,
+        Side::Proxy => return None,
+    };
+    if sockopt::unsent_bytes(other.as_fd()) > 0 {
+        return Some(Closing(other));
+    }
+    sockopt::reset_on_close(other.as_fd());
+    None
 }
 
 /// A socket that is to be reset, with bytes in it that were never sent: a reset destroys them, so bytes
 /// that were delivered in time get time to leave.
 #[derive(Debug)]
-pub struct Closing(Stream);
+pub struct Closing(OwnedFd);
 
 impl Closing {
     /// Waits a little, then resets.
-    pub async fn finish(self) {
+    pub async fn finish(self, reactor: &Rc<Reactor>) {
         for _ in 0..UNSENT_LOOKS {
             if sockopt::unsent_bytes(self.0.as_fd()) == 0 {
                 break;
             }
-            self.0.reactor().sleep_until(Instant::now() + UNSENT_PERIOD).await;
+            reactor.sleep_until(Instant::now() + UNSENT_PERIOD).await;
         }
-        self.0.reset_on_close();
+        sockopt::reset_on_close(self.0.as_fd());
     }
 }
 

@@ -119,7 +119,7 @@ pub(super) fn is_final(way: &mut Way, reason: Reason, spliced_before: bool) -> b
 }
 
 /// The reason for an errno that says "not by this call"; `None` when it speaks of the connection.
-fn reason_for(errno: Errno) -> Option<Reason> {
+pub(super) fn reason_for(errno: Errno) -> Option<Reason> {
     match errno {
         Errno::Invalid => Some(Reason::Einval),
         Errno::NoSys => Some(Reason::Enosys),

@@ -6,7 +6,7 @@ use super::half::Half;
 use super::live::Carried;
 use super::pace::Pace;
 use super::pool::Charged;
-use crate::metrics::Engine;
+use crate::metrics::{Counters, Direction, Engine};
 
 /// Bytes read beyond a head, owed to the other side before anything else; later, whatever a short send
 /// left in memory. Empty, it owns no memory and is one word: most sessions are idle most of the time.
@@ -33,6 +33,13 @@ impl HeadData {
     pub(super) fn hold(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.bytes().is_empty(), "bytes would overtake others");
         *self = HeadData::new(bytes);
+    }
+
+    /// What is still owed, to be sent by somebody else.
+    pub(super) fn take(&mut self) -> Option<Vec<u8>> {
+        let Owed { mut bytes, sent } = *self.0.take()?;
+        bytes.drain(..sent);
+        Some(bytes)
     }
 
     pub(super) fn sent(&mut self, sent: usize) {
@@ -88,6 +95,14 @@ impl Way {
     pub(super) fn begun(&self) -> Carried {
         let given = self.half.given();
         Carried { copied: given + self.half.held(), given, ..Carried::default() }
+    }
+
+    /// The sink takes bytes again, or nobody waits for it any more.
+    pub(super) fn unpause(&mut self, counters: &Counters, direction: Direction) {
+        if let Some(since) = self.paused_since.take() {
+            let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            counters.resumed(direction, nanos);
+        }
     }
 
     /// Where it stands.

@@ -28,6 +28,7 @@ pub fn engine_for(probe: &Probe, asked: Engine, no_fallback: bool) -> Choice<Eng
     };
     match (asked, obstacle) {
         (Engine::Copy, _) => choose(Engine::Copy, "configured"),
+        (Engine::Uring, _) => ring_for(probe, no_fallback),
         (asked, None) if probe.pipes.degraded => choose(
             asked,
             "splice works, but the user's pipe pages are used up at present: \
@@ -42,6 +43,18 @@ pub fn engine_for(probe: &Probe, asked: Engine, no_fallback: bool) -> Choice<Eng
             Choice { taken: None, why: format!("splice is refused and no fallback allowed: {why}") }
         }
         (_, Some(why)) => choose(Engine::Copy, format!("splice is refused: {why}")),
+    }
+}
+
+/// The ring is only taken where it is asked for: it is for many small messages (kernel-notes/0012).
+fn ring_for(probe: &Probe, no_fallback: bool) -> Choice<Engine> {
+    match probe.ring_engine_works() {
+        Ok(()) => choose(Engine::Uring, "io_uring works"),
+        Err(why) if no_fallback => Choice {
+            taken: None,
+            why: format!("io_uring is refused and no fallback allowed: {why}"),
+        },
+        Err(why) => choose(Engine::Copy, format!("io_uring is refused: {why}")),
     }
 }
 
@@ -66,6 +79,7 @@ pub fn engine_word(engine: Engine) -> &'static str {
         Engine::Auto => "auto",
         Engine::Splice => "splice",
         Engine::Copy => "copy",
+        Engine::Uring => "uring",
     }
 }
 
@@ -153,7 +167,12 @@ pub(super) mod tests {
         no_pipe.pipes.create = Ability::No(refused("pipe2"));
         let mut no_loopback = works.clone();
         no_loopback.splice.tcp = Ability::Untried(refused("connect"));
+        let mut no_ring = works.clone();
+        no_ring.io_uring.ring = Ability::No(refused("io_uring_setup"));
+        let mut no_multishot = works.clone();
+        no_multishot.io_uring.multishot_recv = Ability::No(refused("io_uring_enter"));
         let (splice, copy) = (Some(Engine::Splice), Some(Engine::Copy));
+        let uring = Some(Engine::Uring);
         for (name, probe, asked, no_fallback, taken) in [
             ("all works", &works, Engine::Auto, false, Some(Engine::Auto)),
             ("all works", &works, Engine::Splice, true, splice),
@@ -164,6 +183,13 @@ pub(super) mod tests {
             ("no pipe", &no_pipe, Engine::Auto, false, copy),
             ("no pipe", &no_pipe, Engine::Splice, true, None),
             ("no loopback", &no_loopback, Engine::Splice, true, splice),
+            ("all works", &works, Engine::Uring, true, uring),
+            ("no splice", &no_splice, Engine::Uring, true, uring),
+            ("no ring", &no_ring, Engine::Uring, false, copy),
+            ("no ring", &no_ring, Engine::Uring, true, None),
+            ("no ring", &no_ring, Engine::Auto, false, Some(Engine::Auto)),
+            ("no multishot", &no_multishot, Engine::Uring, false, copy),
+            ("no multishot", &no_multishot, Engine::Uring, true, None),
         ] {
             let choice = engine_for(probe, asked, no_fallback);
             assert_eq!(choice.taken, taken, "{name}, {asked:?}, no fallback {no_fallback}");

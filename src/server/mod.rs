@@ -329,6 +329,7 @@ fn carriage(config: &Config, probe: &Probe) -> Result<Vec<Carriage>, StartError>
             Some(config::Engine::Auto) => (Engine::Copy, true),
             Some(config::Engine::Copy) => (Engine::Copy, false),
             Some(config::Engine::Splice) => (Engine::Splice, false),
+            Some(config::Engine::Uring) => (Engine::Uring, false),
             None => {
                 return Err(StartError::Unable(format!("route {:?}: {}", route.name, choice.why)));
             }
@@ -337,6 +338,7 @@ fn carriage(config: &Config, probe: &Probe) -> Result<Vec<Carriage>, StartError>
             (config::Engine::Auto, Some(config::Engine::Auto)) => "adaptive",
             (config::Engine::Auto, _) => "probed",
             (asked, taken) if Some(asked) == taken => "configured",
+            (config::Engine::Uring, _) => "uring_refused",
             _ => "splice_refused",
         };
         Ok(Carriage { engine, adaptive, reason })

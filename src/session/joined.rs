@@ -115,7 +115,7 @@ fn end(worker: &Rc<Worker>, key: usize, end: &End) {
     log::ended(worker, &facts, Some(&relay), end);
     if let Some(closing) = relay.close(end) {
         tokio::task::spawn_local(async move {
-            closing.finish().await;
+            closing.finish(&open.worker().kit.reactor).await;
             drop(open);
         });
     }

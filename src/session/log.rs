@@ -66,6 +66,7 @@ struct RelayPart {
     bytes_out: u64,
     bytes_splice: u64,
     bytes_copy: u64,
+    bytes_uring: u64,
     bytes_discarded: u64,
     paused: u64,
     engine_switches: u64,
@@ -140,6 +141,7 @@ impl RelayPart {
             bytes_out: to_downstream.given,
             bytes_splice: sum(|carried| carried.spliced),
             bytes_copy: sum(|carried| carried.copied),
+            bytes_uring: sum(|carried| carried.ringed),
             bytes_discarded: Direction::BOTH.into_iter().map(undelivered).sum(),
             paused: sum(|carried| u64::from(carried.paused)),
             engine_switches: sum(|carried| u64::from(carried.switches)),
@@ -153,6 +155,7 @@ fn engine_word(relay: &Relay) -> &'static str {
     match Direction::BOTH.map(|direction| relay.engine(direction)) {
         [Engine::Splice, Engine::Splice] => "splice",
         [Engine::Copy, Engine::Copy] => "copy",
+        [Engine::Uring, Engine::Uring] => "uring",
         _ => "mixed",
     }
 }

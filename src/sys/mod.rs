@@ -9,6 +9,7 @@ pub mod pipe;
 pub mod probe;
 pub mod random;
 pub mod reactor;
+pub mod ring;
 pub mod sockopt;
 pub mod splice;
 pub mod stream;
@@ -42,6 +43,10 @@ pub enum Errno {
     Broken,
     /// `EMFILE`, `ENFILE`: no descriptors left.
     NoDescriptors,
+    /// `ENOBUFS`: all of a ring's buffers are taken.
+    NoBuffers,
+    /// `ECANCELED`: an operation of a ring was ended by us.
+    Cancelled,
     /// Everything else, e.g. `ETIMEDOUT`, `EHOSTUNREACH`: the connection is gone.
     Other,
 }
@@ -59,6 +64,8 @@ impl Errno {
             Some(libc::ECONNRESET) => Errno::Reset,
             Some(libc::EPIPE) => Errno::Broken,
             Some(libc::EMFILE | libc::ENFILE) => Errno::NoDescriptors,
+            Some(libc::ENOBUFS) => Errno::NoBuffers,
+            Some(libc::ECANCELED) => Errno::Cancelled,
             _ => Errno::Other,
         }
     }

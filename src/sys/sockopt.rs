@@ -52,6 +52,17 @@ pub fn is_unix(socket: BorrowedFd<'_>) -> bool {
     SockRef::from(&socket).domain().is_ok_and(|domain| domain == Domain::UNIX)
 }
 
+/// Ends the direction that we write (`SHUT_WR`).
+pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&socket).shutdown(std::net::Shutdown::Write)
+}
+
+/// Makes the coming close a reset (`SO_LINGER` 0).
+pub fn reset_on_close(socket: BorrowedFd<'_>) {
+    // A socket that is gone already needs no reset, so the answer does not matter.
+    let _ = SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO));
+}
+
 fn ioctl_int(socket: BorrowedFd<'_>, request: libc::c_ulong) -> io::Result<libc::c_int> {
     let mut answer: libc::c_int = 0;
     // SAFETY: these requests write one int to the pointer, which outlives the call.

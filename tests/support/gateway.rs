@@ -16,6 +16,7 @@ pub enum Engine {
     Copy,
     /// Copy or splice, as the traffic of each direction asks.
     Auto,
+    Uring,
 }
 
 /// The runtime that the test's workers run in.
@@ -95,6 +96,7 @@ impl Engine {
         match self {
             Engine::Splice => "splice",
             Engine::Copy => "copy",
+            Engine::Uring => "uring",
             Engine::Auto => "auto",
         }
     }
@@ -123,6 +125,12 @@ impl Engine {
                 assert_eq!(line["fallback"], serde_json::json!([]), "{line}");
                 let spliced = total("bytes_splice") > 0;
                 assert_eq!(spliced, total("engine_switches") > 0, "{line}");
+            }
+            Engine::Uring => {
+                assert_eq!(total("bytes_copy"), head_data, "uring fell back to copy: {line}");
+                assert_eq!(total("bytes_splice"), 0, "{line}");
+                assert!(total("bytes_uring") > 0, "nothing went by the ring: {line}");
+                assert_eq!(line["fallback"], serde_json::json!([]), "{line}");
             }
         }
     }

@@ -99,6 +99,17 @@ impl Probe {
         }
     }
 
+    /// Whether a ring can carry sessions here: its receives stay armed and take provided buffers.
+    pub fn ring_engine_works(&self) -> Result<(), &Why> {
+        let Uring { ring, provided_buffers, multishot_recv, .. } = &self.io_uring;
+        for ability in [ring, provided_buffers, multishot_recv] {
+            if let Ability::No(why) | Ability::Untried(why) = ability {
+                return Err(why);
+            }
+        }
+        Ok(())
+    }
+
     /// Pages that all pipes of this process together should not exceed: see
     /// [`Pipes::budget_pages`].
     pub fn pipe_budget_pages(&self) -> usize {

@@ -110,6 +110,8 @@ pub struct Reactor {
     events: RefCell<Vec<libc::epoll_event>>,
     /// Events were taken by the last park, and not handed out yet.
     parked: Cell<bool>,
+    /// Sessions that are woken without an event.
+    told: RefCell<Vec<usize>>,
     /// Wakes the task that hands events out, after a park.
     carrier: RefCell<Option<Waker>>,
     clock: Clock,
@@ -135,6 +137,7 @@ impl Reactor {
             serial: Cell::new(0),
             events: RefCell::new(Vec::with_capacity(EVENTS_MAX)),
             parked: Cell::new(false),
+            told: RefCell::default(),
             carrier: RefCell::default(),
             clock: Clock::new()?,
             doorbell: OnceCell::new(),
@@ -195,6 +198,14 @@ impl Reactor {
         seen
     }
 
+    /// Lets the session with this key be among the next that are woken.
+    pub fn tell(&self, session: usize) {
+        self.told.borrow_mut().push(session);
+        if let Some(carrier) = &*self.carrier.borrow() {
+            carrier.wake_by_ref();
+        }
+    }
+
     /// Names the task that hands events out. Pending until there may be some, which wakes it.
     pub fn poll_carry(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut carrier = self.carrier.borrow_mut();
@@ -246,6 +257,7 @@ impl Reactor {
         if !self.parked.replace(false) {
             self.wait(0);
         }
+        self.told.borrow_mut().drain(..).for_each(&mut woken);
         let events = self.events.borrow();
         let mut collected = Collected { events: events.len(), woke_tasks: false };
         for event in events.iter() {
@@ -346,11 +358,20 @@ impl Reactor {
 
     /// Watches `socket`. Readiness that it has already comes as an event.
     pub(super) fn add(&self, socket: BorrowedFd<'_>) -> io::Result<Place> {
+        self.add_for(socket, WATCHED)
+    }
+
+    /// Watches a descriptor that is only ever read.
+    pub(super) fn add_readable(&self, fd: BorrowedFd<'_>) -> io::Result<Place> {
+        self.add_for(fd, libc::EPOLLIN | libc::EPOLLET)
+    }
+
+    fn add_for(&self, fd: BorrowedFd<'_>, events: i32) -> io::Result<Place> {
         let serial = self.serial.get().wrapping_add(1);
         self.serial.set(serial);
         let slot = Slot { ready: Ready::default(), serial, owner: Owner::Nobody };
         let place = self.slots.borrow_mut().insert(slot);
-        let added = self.watch(socket, WATCHED, (place as u64) << 32 | u64::from(serial));
+        let added = self.watch(fd, events, (place as u64) << 32 | u64::from(serial));
         let place = u32::try_from(place).expect("there are fewer descriptors than that");
         match added {
             Ok(()) => Ok(Place(place)),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use upsplice::metrics::{Counters, Engine};
 use upsplice::relay::pool::PipeBudget;
-use upsplice::relay::{Detached, Kit, Relay, Way};
+use upsplice::relay::{Detached, Kit, Relay, Turn, Way};
 use upsplice::sys::ring::Setup;
 
 struct Options {
@@ -75,32 +75,42 @@ fn measure(options: &Options) -> (f64, u64) {
 /// Carries all sessions to their end; CPU time of this thread in microseconds.
 fn carry(joined: Vec<Detached>, setup: Setup) -> f64 {
     let counters = Arc::new(Counters::default());
-    let kit = Rc::new(Kit::new(PipeBudget::new(64 << 20), counters, true).with_ring(setup));
+    let kit = Kit::new(PipeBudget::new(64 << 20), counters, true).expect("a reactor");
+    let kit = Rc::new(kit.with_ring(setup));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(31)
         .build_local(tokio::runtime::LocalOptions::default());
     runtime.expect("a runtime").block_on(async {
-        let relays: Vec<_> = joined
+        let mut relays: Vec<_> = joined
             .into_iter()
-            .map(|detached| {
-                let relay = Relay::resume(detached, Rc::clone(&kit)).expect("room in epoll");
-                tokio::task::spawn_local(to_the_end(relay))
-            })
+            .map(|detached| Some(Relay::resume(detached, Rc::clone(&kit)).expect("room in epoll")))
             .collect();
-        for relay in relays {
-            relay.await.expect("no panic");
+        for (key, relay) in relays.iter().flatten().enumerate() {
+            relay.attach(key);
+        }
+        let (mut open, mut queue) = (relays.len(), (0..relays.len()).collect::<Vec<_>>());
+        while open > 0 {
+            kit.reactor.collect(|key| queue.push(key));
+            for key in std::mem::take(&mut queue) {
+                match relays[key].as_mut().map(Relay::turn) {
+                    Some(Turn::Over(end)) => {
+                        drop(relays[key].take().map(|relay| relay.close(&end)));
+                        open -= 1;
+                    }
+                    Some(Turn::Spent) => queue.push(key),
+                    Some(Turn::Waiting) | None => {}
+                }
+            }
+            if open > 0 {
+                poll_fn(|cx| kit.reactor.poll_ready(cx)).await;
+            }
         }
     });
     // Nanoseconds on a core, nanoseconds waiting, time slices.
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel counts");
     let nanos: f64 = text.split(' ').next().and_then(|word| word.parse().ok()).expect("a number");
     nanos / 1e3
-}
-
-async fn to_the_end(mut relay: Relay) {
-    let end = poll_fn(|cx| relay.poll(cx)).await;
-    drop(relay.close(&end));
 }
 
 /// One message on every session, then all answers, again and again.

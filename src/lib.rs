@@ -18,8 +18,9 @@
 //!
 //! # The way of a session
 //!
-//! 1. [`server`] accepts it, in one of the workers: a thread with its own runtime, listeners
-//!    (`SO_REUSEPORT`), pipes and sessions. Nothing is shared between workers but counters that are read.
+//! 1. [`server`] accepts it, in one of the workers: a thread with its own runtime, reactor
+//!    ([`sys::reactor`]), listeners (`SO_REUSEPORT`), pipes and sessions. Nothing is shared between workers
+//!    but counters that are read.
 //! 2. [`session`] reads the head: [`http::head`] finds its end byte by byte, strictly, then parses it once.
 //! 3. [`route`] maps host, path and offered protocols to a route; [`http::upgrade`] judges what is asked.
 //! 4. An endpoint is connected within the `connect` timer, one after the other.
@@ -29,7 +30,8 @@
 //!    own framing, and both close.
 //! 7. The 101 goes downstream with the upstream's head data in the same write; the client's own head data is
 //!    what its direction of the relay owes first ([`relay::HeadData`]).
-//! 8. [`session::joined`] carries the [`relay::Relay`] in a task of its own, which keeps nothing of the exchange.
+//! 8. [`session::joined`] gives the [`relay::Relay`] a seat in the registry, and a turn whenever its sockets have
+//!    events. It has no task of its own, and keeps nothing of the exchange.
 //! 9. The end is a side, a stage and a kind ([`error::End`]): one JSON line, a few counters.
 //!
 //! # What is where
@@ -52,14 +54,18 @@
 //! - No byte of a client reaches an upstream before a valid 101, but for its head and declared body.
 //! - After the join payload does not enter user memory, with engine `splice`: no receive, no send. The
 //!   exceptions are counted: a fallback, with its [reason](metrics::Reason), and an urgent byte (`oob`).
+//! - With engine `auto` each direction is copied while its fills are small and spliced while they are large
+//!   ([`relay::pace`]); it changes only with nothing held.
 //! - A direction fills only when nothing is held, so an `EAGAIN` has one meaning, bytes cannot overtake each
 //!   other, and backpressure is the kernel's window. A drain is exactly as long as the pipe's content.
 //! - An end is passed on once, after the last byte; a reset is passed on as a reset. Every byte taken is
 //!   given, held or counted as discarded.
-//! - An idle session owns no buffer and no pipe: two sockets and about a kilobyte and a half (note 0004).
-//! - A relay can be detached between any two polls, and resumed by another engine, worker or process: all it
+//! - An idle session owns no buffer, no pipe and no task: two sockets and less than a kilobyte (note 0004).
+//! - A relay can be detached between any two turns, and resumed by another engine, worker or process: all it
 //!   is are two descriptors, at most two pipes, and numbers ([`relay::Detached`]).
-//! - Timers touch nothing when bytes move: progress is looked at four times per window ([`relay::idle`]).
+//! - Timers touch nothing when bytes move, and no clock is read: progress is looked at four times per window
+//!   ([`relay::idle`]).
+//! - A worker sleeps in one place, its reactor: a message costs one epoll_wait(2) however many are ready.
 //! - Nothing a peer sends may panic. Nothing on the data path takes a lock or formats text.
 //!
 //! # Words

@@ -123,7 +123,8 @@ fn counters_balance_after_mixed_traffic(engine: Engine, runtime: Runtime) {
 #[test]
 fn sigusr1_prints_the_counters_as_one_line_and_the_program_goes_on() {
     let backend = scripted();
-    let mut program = Program::start(&config_to(backend.address, "workers = 2", ""));
+    let config = config_to(backend.address, "workers = 2", "engine = \"splice\"");
+    let mut program = Program::start(&config);
     for round in 1..=3 {
         let client = Client::upgraded(program.address(), "/pump", "raw");
         pump(&client.socket, 1, 2, LEN, false);

@@ -113,7 +113,7 @@ fn two_hundred_moves_between_workers_and_engines_lose_nothing(engine: Engine, ru
         }
     });
     expect_all_bytes(&line);
-    assert!(moved.get() >= MOVES / 2, "only {} moves came in time", moved.get());
+    assert!(moved.get() >= MOVES / 4, "only {} moves came in time", moved.get());
     // The last order may have come after the last byte.
     assert!(moved.get().abs_diff(gw.metrics().detached) <= 1);
     eventually("nothing is held", || gw.metrics().connections_open == 0);
@@ -337,7 +337,8 @@ mod at_every_poll {
 
     fn kit(no_fallback: bool) -> (Rc<Kit>, Arc<Counters>) {
         let counters = Arc::new(Counters::default());
-        (Rc::new(Kit::new(PipeBudget::new(64 << 20), Arc::clone(&counters), no_fallback)), counters)
+        let kit = Kit::new(PipeBudget::new(64 << 20), Arc::clone(&counters), no_fallback);
+        (Rc::new(kit.expect("a descriptor")), counters)
     }
 
     fn tcp_pair() -> (OwnedFd, OwnedFd) {

@@ -38,7 +38,7 @@ fn small_messages_pass_while_bulk_flows(engine: Engine, runtime: Runtime) {
     const ROUNDS: usize = 50;
     let joined = Joined::new(engine, runtime);
     let beside: Vec<_> = (0..SESSIONS).map(|_| joined.another()).collect();
-    let bulk = |metrics: &upsplice::metrics::Snapshot| metrics.bytes[engine.word()]["to_upstream"];
+    let bulk = |metrics: &upsplice::metrics::Snapshot| metrics.taken("to_upstream");
     let (mut source, mut sink) = joined.from(Side::Downstream);
     thread::scope(|scope| {
         scope.spawn(move || {

@@ -46,9 +46,7 @@ fn a_reset_in_full_flow_is_passed_on(engine: Engine, runtime: Runtime) {
             let (sender_stop, reader_stop) = (stop_if(sender), stop_if(other(sender)));
             let sending = std::thread::spawn(move || endless(source, sender_stop.as_deref()));
             let reading = std::thread::spawn(move || discard(sink, reader_stop.as_deref()));
-            eventually("bytes flow", || {
-                joined.gw.metrics().bytes[engine.word()][sender.direction()] > 4 << 20
-            });
+            eventually("bytes flow", || joined.gw.metrics().taken(sender.direction()) > 4 << 20);
             stop.store(true, Ordering::Relaxed);
             let (resetting, other) =
                 if sender == side { (sending, reading) } else { (reading, sending) };

@@ -199,7 +199,8 @@ fn child_that_starts_a_program() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("s.sock");
     let backend = Backend::echo();
-    let config = config_to(backend.address, &format!("runtime = \"{}\"\n", runtime.word()), "")
+    let runtime = format!("runtime = \"{}\"\n", runtime.word());
+    let config = config_to(backend.address, &runtime, "engine = \"splice\"")
         + &format!("[[listener]]\naddress = \"unix:{}\"\n", path.display());
     let gw = Gw::from_toml(&config);
     let mut client = Client::upgraded(gw.address(), "/", "raw");

@@ -10,10 +10,10 @@ use support::process::config_to;
 use support::{Client, Peer, Program, Runtime, eventually};
 
 /// Sessions whose memory is measured, after some that warm up what all of them share.
-const SESSIONS: usize = 2_000;
+const SESSIONS: usize = 3_000;
 const WARM_UP: usize = 200;
-/// User memory of one idle session: 1.5 KiB is the goal. Unoptimised code has larger futures.
-const BYTES_MAX: u64 = if cfg!(debug_assertions) { 3_072 } else { 1_536 };
+/// User memory of one idle session: the goal.
+const BYTES_MAX: u64 = 1_024;
 
 /// A backend in one thread that grants every upgrade and keeps the connection.
 fn keeper() -> (SocketAddr, Receiver<TcpStream>) {

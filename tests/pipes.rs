@@ -204,7 +204,8 @@ fn a_relay_whose_budget_of_pipes_is_used_up_copies_and_says_why() {
     let (mut client, downstream) = pair();
     let (mut peer, upstream) = pair();
     let counters = Arc::new(Counters::default());
-    let kit = Rc::new(Kit::new(PipeBudget::new(0), Arc::clone(&counters), false));
+    let kit = Kit::new(PipeBudget::new(0), Arc::clone(&counters), false).expect("a descriptor");
+    let kit = Rc::new(kit);
     let sending = std::thread::spawn(move || {
         client.write_all(&Pattern::new(1).take(100_000)).expect("the relay reads");
         client.shutdown(std::net::Shutdown::Write).expect("it was open");

@@ -22,7 +22,7 @@ fn a_free_probe_finds_what_the_gateway_cannot_do_without() {
     for item in ["/splice/tcp", "/splice/unix", "/pipes/create", "/reuseport", "/user_timeout"] {
         assert_eq!(text(&found, &format!("{item}/ability")), "yes", "{item} in {found:#}");
     }
-    assert_eq!(text(&found, "/routes/0/engine"), "splice");
+    assert_eq!(text(&found, "/routes/0/engine"), "auto");
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_refused_ring_is_named_and_the_worker_gets_epoll() {
             Some(_) => assert_eq!(text(&found, "/io_uring/ring/errno"), errno.name()),
         }
         assert_eq!(text(&found, "/io_uring/multishot_recv/ability"), "untried");
-        assert_eq!(text(&found, "/routes/0/engine"), "splice");
+        assert_eq!(text(&found, "/routes/0/engine"), "auto");
     }
 }
 

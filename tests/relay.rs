@@ -183,7 +183,7 @@ fn an_end_and_bytes_glued_to_the_101_are_delivered(engine: Engine, runtime: Runt
         assert_eq!(peer.receive_to_end().expect("the end comes"), [9; 3000]);
         let line = gw.line();
         assert_eq!(line["close_reason"], "completed", "{line}");
-        assert_eq!(line["engine"], engine.word(), "{line}");
+        engine.assert_named(&line);
         gw.stop();
     }
 }
@@ -244,7 +244,7 @@ fn head_data_waits_for_a_blocked_sink_and_goes_first(engine: Engine, runtime: Ru
     peer.shutdown_write();
     let line = gw.line();
     assert_eq!(line["close_reason"], "completed", "{line}");
-    assert_eq!(line["engine"], engine.word(), "{line}");
+    engine.assert_named(&line);
     gw.stop();
 }
 

@@ -62,8 +62,11 @@ fn a_program_without_splice_or_pipes_carries_sessions_by_copy_and_says_why() {
 fn a_program_without_rings_runs_on_epoll_and_splices() {
     for errno in Errno::ALL {
         let backend = Backend::upgrading(|peer| pump(&peer.socket, 2, 1, LEN, true));
-        let mut program =
-            confined(&config_to(backend.address, "", ""), &[Call::IoUringSetup], errno);
+        let mut program = confined(
+            &config_to(backend.address, "", "engine = \"splice\""),
+            &[Call::IoUringSetup],
+            errno,
+        );
         let client = Client::upgraded(program.address(), "/", "raw");
         pump(&client.socket, 1, 2, LEN, false);
         Engine::Splice.assert_carried(&program.session_line(), 0);

@@ -57,6 +57,7 @@ pub struct Counters {
     upgrades: [Counter; UpgradeResult::ALL.len()],
     bytes: [[Counter; 2]; Engine::ALL.len()],
     fallbacks: [Counter; Reason::ALL.len()],
+    switches: [Counter; Engine::ALL.len()],
     paused: [Counter; 2],
     paused_nanos: [Counter; 2],
 }
@@ -75,6 +76,11 @@ impl Counters {
     /// A direction fell back for `reason`.
     pub fn fallback(&self, reason: Reason) {
         self.fallbacks[reason as usize].add(1);
+    }
+
+    /// The traffic of a direction called for `engine`, and it goes on with it.
+    pub fn switched(&self, engine: Engine) {
+        self.switches[engine as usize].add(1);
     }
 
     /// The sink of `direction` takes no more for now: its source is not read.
@@ -115,6 +121,8 @@ pub struct Snapshot {
     pub bytes: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     /// By reason.
     pub fallbacks: BTreeMap<&'static str, u64>,
+    /// By engine: how often a direction's traffic called for it.
+    pub engine_switches: BTreeMap<&'static str, u64>,
     /// By direction: how often a source was not read because its sink was full.
     pub paused: BTreeMap<&'static str, u64>,
     /// By direction: for how long, in seconds.
@@ -136,6 +144,11 @@ impl Snapshot {
         self.bytes[engine.as_str()][direction.as_str()]
     }
 
+    /// Bytes taken in the direction of this name, by all engines.
+    pub fn taken(&self, direction: &str) -> u64 {
+        self.bytes.values().filter_map(|ways| ways.get(direction)).sum()
+    }
+
     fn add(&mut self, worker: &Counters) {
         self.accepted += worker.accepted.get();
         self.accept_backoffs += worker.accept_backoffs.get();
@@ -153,6 +166,10 @@ impl Snapshot {
         for reason in Reason::ALL {
             *self.fallbacks.entry(reason.as_str()).or_default() +=
                 worker.fallbacks[reason as usize].get();
+        }
+        for engine in Engine::ALL {
+            *self.engine_switches.entry(engine.as_str()).or_default() +=
+                worker.switches[engine as usize].get();
         }
         for direction in Direction::BOTH {
             let (index, word) = (direction as usize, direction.as_str());

@@ -3,10 +3,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::half::{Close, Step};
+use super::pool::PIPE_BYTES_MIN;
 use super::{Direction, Engine, Failure, ReadyRelay, Reason, copy, splice};
 use crate::error::{End, Kind, Side, Stage};
 use crate::sys::sockopt;
@@ -47,41 +47,57 @@ pub(super) enum Moved {
 
 impl ReadyRelay {
     /// One direction, until it waits for something or has spent its share; true in the latter case.
-    pub(super) fn advance(
-        &mut self,
-        direction: Direction,
-        cx: &mut Context<'_>,
-    ) -> Result<bool, End> {
+    pub(super) fn advance(&mut self, direction: Direction) -> Result<bool, End> {
         let mut allowance = BYTES_PER_POLL;
+        let mut took = 0;
         loop {
             match self.ways[direction as usize].half.step() {
                 Step::Closed(_) => return Ok(false),
                 Step::Finish => self.finish(direction),
                 Step::Drain { .. } | Step::Flush { .. } => {
-                    if !self.deliver(direction, cx)? {
+                    if !self.deliver(direction)? {
                         return Ok(false);
                     }
                 }
                 Step::Fill if allowance == 0 => return Ok(true),
-                Step::Fill => match self.fill(direction, cx)? {
-                    Some(taken) => allowance = allowance.saturating_sub(taken),
+                Step::Fill if took > 0 && self.is_drained(direction, took) => {
+                    self.watch_sink(direction);
+                    return Ok(false);
+                }
+                Step::Fill => match self.fill(direction)? {
+                    Some(taken) => {
+                        allowance = allowance.saturating_sub(taken);
+                        took = taken;
+                    }
                     None => return Ok(false),
                 },
             }
         }
     }
 
+    /// Whether a fill of `took` bytes just now was all there is: asked for less than a fill in vain costs. A
+    /// large one has more behind it as a rule, and a pipe can be full of a few bytes.
+    fn is_drained(&self, direction: Direction, took: usize) -> bool {
+        let (source, _) = ends(&self.downstream, &self.upstream, direction);
+        let drained = took < PIPE_BYTES_MIN as usize
+            && source.readable() == Some(Readable::Maybe)
+            && source.has_no_bytes();
+        if drained {
+            source.clear_readable();
+        }
+        drained
+    }
+
     /// Takes bytes from the source; `None` when there is nothing to take now.
-    fn fill(&mut self, direction: Direction, cx: &mut Context<'_>) -> Result<Option<usize>, End> {
+    fn fill(&mut self, direction: Direction) -> Result<Option<usize>, End> {
         let (source, sink) = ends(&self.downstream, &self.upstream, direction);
         let way = &mut self.ways[direction as usize];
         let eager = std::mem::take(&mut way.eager);
-        let readable = match source.poll_readable(cx) {
-            Poll::Ready(Ok(readable)) => readable,
-            Poll::Ready(Err(error)) => return self.source_failed(direction, error).map(Some),
-            Poll::Pending if eager => Readable::Maybe,
-            Poll::Pending => {
-                self.watch_sink(direction, cx);
+        let readable = match source.readable() {
+            Some(readable) => readable,
+            None if eager => Readable::Maybe,
+            None => {
+                self.watch_sink(direction);
                 return Ok(None);
             }
         };
@@ -101,11 +117,16 @@ impl ReadyRelay {
         match filled {
             Filled::Bytes(bytes) | Filled::Last(bytes) => {
                 if matches!(filled, Filled::Last(_)) {
-                    source.clear_readable(cx);
+                    source.clear_readable();
                 }
                 self.kit.counters.moved(engine, direction, bytes);
                 self.live.took(direction, engine, bytes);
-                self.live.gave(direction, self.ways[direction as usize].half.given());
+                let way = &mut self.ways[direction as usize];
+                self.live.gave(direction, way.half.given());
+                if let Some(engine) = way.paced(bytes) {
+                    self.kit.counters.switched(engine);
+                    self.live.switched(direction);
+                }
                 Ok(Some(usize::try_from(bytes).unwrap_or(usize::MAX)))
             }
             Filled::Again => Ok(Some(0)),
@@ -113,7 +134,7 @@ impl ReadyRelay {
                 self.ended_without_end(direction).map(Some)
             }
             Filled::Nothing => {
-                source.clear_readable(cx);
+                source.clear_readable();
                 Ok(Some(0))
             }
             Filled::Ended => {
@@ -126,7 +147,7 @@ impl ReadyRelay {
     }
 
     /// Gives the sink what is held; false when it takes nothing now.
-    fn deliver(&mut self, direction: Direction, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn deliver(&mut self, direction: Direction) -> Result<bool, End> {
         let (_, sink) = ends(&self.downstream, &self.upstream, direction);
         let way = &mut self.ways[direction as usize];
         let moved = match way.half.step() {
@@ -140,7 +161,7 @@ impl ReadyRelay {
                 self.unpause(direction);
                 Ok(true)
             }
-            Moved::Blocked => Ok(self.pause(direction, cx)),
+            Moved::Blocked => Ok(self.pause(direction)),
             Moved::Refused(reason) => {
                 self.refused(direction, reason)?;
                 let way = &mut self.ways[direction as usize];
@@ -161,7 +182,7 @@ impl ReadyRelay {
 
     /// The sink is full. Waits for room, and watches both ends for a reset meanwhile (rule R9): the source
     /// is not read, so its reset would not be seen. True when something changed at once.
-    fn pause(&mut self, direction: Direction, cx: &mut Context<'_>) -> bool {
+    fn pause(&mut self, direction: Direction) -> bool {
         let way = &mut self.ways[direction as usize];
         if way.paused_since.is_none() {
             way.paused_since = Some(Instant::now());
@@ -171,14 +192,14 @@ impl ReadyRelay {
             self.live.paused(direction);
         }
         let (source, sink) = ends(&self.downstream, &self.upstream, direction);
-        if sink.poll_hangup(cx) {
+        if sink.hangup() {
             let kind = gone(sink.as_fd());
             self.sink_failed(direction, kind);
             return true;
         }
         // A Unix socket hangs up when its peer closes in good order, too, and a reset of it leaves what
         // came before readable: the read will tell, once there is room for what it brings.
-        if !source.poll_hangup(cx) || sockopt::is_unix(source.as_fd()) {
+        if !source.hangup() || sockopt::is_unix(source.as_fd()) {
             return false;
         }
         if let Some(error) = sockopt::take_error(source.as_fd()) {
@@ -194,12 +215,12 @@ impl ReadyRelay {
     }
 
     /// Nothing to fill. When the sink's own direction is over, nobody reads it: only this notices its reset.
-    fn watch_sink(&mut self, direction: Direction, cx: &mut Context<'_>) {
+    fn watch_sink(&mut self, direction: Direction) {
         if self.ways[direction.reverse() as usize].half.source_is_open() {
             return;
         }
         let (_, sink) = ends(&self.downstream, &self.upstream, direction);
-        if sink.poll_hangup(cx) {
+        if sink.hangup() {
             let kind = gone(sink.as_fd());
             self.sink_failed(direction, kind);
         }
@@ -276,7 +297,7 @@ impl ReadyRelay {
         let spliced_before = self.live.carried(direction).spliced > 0;
         let way = &mut self.ways[direction as usize];
         if splice::is_final(way, reason, spliced_before) {
-            way.engine = Engine::Copy;
+            way.switch(Engine::Copy);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::uring::{Parts, RingRelay};
-use super::{Closing, Detached, Direction, Engine, Kit, Live, ReadyRelay, Reason, Way};
+use super::{Closing, Detached, Direction, Engine, Kit, Live, ReadyRelay, Reason, Turn, Way};
 use crate::error::{End, Kind, Side, Stage};
 use crate::sys::stream::Stream;
 
@@ -18,6 +18,10 @@ pub struct Relay {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the larger one is the usual one: a box would only cost"
+)]
 enum Carrier {
     Ready(ReadyRelay),
     Ring(RingRelay),
@@ -73,12 +77,11 @@ impl Relay {
         }
     }
 
-    /// Lets both sockets wake the task of `cx` and no other.
-    pub fn wake_only(&self, cx: &mut Context<'_>) {
+    /// The session with this key is told of events, and nobody else.
+    pub fn attach(&self, session: usize) {
         match &self.carrier {
-            Carrier::Ready(relay) => relay.wake_only(cx),
-            // On a ring no socket wakes anybody.
-            Carrier::Ring(_) => {}
+            Carrier::Ready(relay) => relay.attach(session),
+            Carrier::Ring(relay) => relay.attach(session),
         }
     }
 
@@ -91,7 +94,7 @@ impl Relay {
     }
 
     /// The session's counts, readable while the relay runs.
-    pub fn live(&self) -> &Rc<Live> {
+    pub fn live(&self) -> &Live {
         match &self.carrier {
             Carrier::Ready(relay) => relay.live(),
             Carrier::Ring(relay) => relay.live(),
@@ -114,8 +117,19 @@ impl Relay {
         }
     }
 
-    /// Moves what can be moved; ready when both directions are closed, or one failed and the other has
+    /// Moves what can be moved now. Over when both directions are closed, or one failed and the other has
     /// nothing left to deliver.
+    pub fn turn(&mut self) -> Turn {
+        if let Some(end) = self.refused.take() {
+            return Turn::Over(*end);
+        }
+        match &mut self.carrier {
+            Carrier::Ready(relay) => relay.turn(),
+            Carrier::Ring(relay) => relay.turn(),
+        }
+    }
+
+    /// Turn after turn, for one that drives a relay and its reactor alone: ready when the relay is over.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if let Some(end) = self.refused.take() {
             return Poll::Ready(*end);

@@ -1,6 +1,7 @@
 //! What all relays of one worker share.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,15 +10,18 @@ use super::splice;
 use super::uring::{self, hub::Hub};
 use crate::metrics::{Counters, Reason};
 use crate::sys::Errno;
+use crate::sys::reactor::Reactor;
 use crate::sys::ring::Setup;
 
 /// The copy engine's buffer: large enough that a bulk session needs few calls, small enough to stay in
 /// the second-level cache.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// One worker's pipes, buffer, ring and counters.
+/// One worker's reactor, pipes, buffer, ring and counters.
 #[derive(Debug)]
 pub struct Kit {
+    /// Watches the sockets of all its sessions.
+    pub reactor: Rc<Reactor>,
     pub(super) pool: RefCell<PipePool>,
     pub(super) buffer: RefCell<Box<[u8]>>,
     pub(super) counters: Arc<Counters>,
@@ -28,15 +32,24 @@ pub struct Kit {
 
 impl Kit {
     /// A worker's kit. With `no_fallback` a relay ends rather than copy what was to be spliced.
-    pub fn new(budget: Arc<PipeBudget>, counters: Arc<Counters>, no_fallback: bool) -> Kit {
-        Kit {
+    ///
+    /// # Errors
+    ///
+    /// No descriptor for the reactor.
+    pub fn new(
+        budget: Arc<PipeBudget>,
+        counters: Arc<Counters>,
+        no_fallback: bool,
+    ) -> io::Result<Kit> {
+        Ok(Kit {
+            reactor: Rc::new(Reactor::new()?),
             pool: RefCell::new(PipePool::new(budget, Arc::clone(&counters))),
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
             counters,
             no_fallback,
             ring: uring::SETUP,
             hub: RefCell::new(None),
-        }
+        })
     }
 
     /// The same with another kind of ring.
@@ -50,7 +63,7 @@ impl Kit {
         if let Some(hub) = &*self.hub.borrow() {
             return Ok(Rc::clone(hub));
         }
-        let made = Hub::new(self.ring, Arc::clone(&self.counters));
+        let made = Hub::new(self.ring, Arc::clone(&self.counters), &self.reactor);
         let hub = made.map_err(|error| match Errno::of(&error) {
             Errno::NoDescriptors => Reason::Emfile,
             errno => splice::reason_for(errno).unwrap_or(Reason::Unsupported),

@@ -19,6 +19,7 @@ struct WayLive {
     ringed: Cell<u64>,
     given: Cell<u64>,
     paused: Cell<u32>,
+    switches: Cell<u32>,
     reasons: Cell<Reasons>,
 }
 
@@ -35,6 +36,8 @@ pub struct Carried {
     pub given: u64,
     /// Times that the source was not read because the sink was full.
     pub paused: u32,
+    /// Times that its traffic called for the other engine.
+    pub switches: u32,
     /// Why splice was not used, where it was asked for.
     pub reasons: Reasons,
 }
@@ -56,6 +59,7 @@ impl Live {
             way.ringed.set(carried.ringed);
             way.given.set(carried.given);
             way.paused.set(carried.paused);
+            way.switches.set(carried.switches);
             way.reasons.set(carried.reasons);
         }
         live
@@ -70,6 +74,7 @@ impl Live {
             ringed: way.ringed.get(),
             given: way.given.get(),
             paused: way.paused.get(),
+            switches: way.switches.get(),
             reasons: way.reasons.get(),
         }
     }
@@ -110,6 +115,11 @@ impl Live {
         way.paused.set(way.paused.get().saturating_add(1));
     }
 
+    pub(super) fn switched(&self, direction: Direction) {
+        let way = self.way(direction);
+        way.switches.set(way.switches.get().saturating_add(1));
+    }
+
     /// True when `reason` is new for this direction.
     pub(super) fn met(&self, direction: Direction, reason: crate::metrics::Reason) -> bool {
         let way = self.way(direction);
@@ -137,6 +147,7 @@ mod tests {
         first.took(Direction::ToUpstream, Engine::Uring, 4);
         first.gave(Direction::ToUpstream, 6);
         first.paused(Direction::ToUpstream);
+        first.switched(Direction::ToUpstream);
         first.met(Direction::ToUpstream, Reason::Oob);
         let carried = Direction::BOTH.map(|direction| first.carried(direction));
         let second = Live::resumed(carried);

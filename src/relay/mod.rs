@@ -1,14 +1,15 @@
 //! Bytes between two joined sockets; knows no HTTP.
 //!
-//! A [`Relay`] is one future's worth of state that polls both directions. Each direction is a
-//! [`half::Half`]: fill, then drain to the last byte, then fill again; so backpressure is the kernel's,
-//! and an `EAGAIN` never has two meanings. `splice` and `copy` differ only in how a fill is done; `uring` has
-//! a carrier of its own, with the same halves. A relay can be [detached](Relay::detach) between any two polls
-//! and [resumed](Relay::resume) by any worker or engine.
+//! A [`Relay`] is the state of both directions; a [turn](Relay::turn) moves what can be moved, and knows no
+//! runtime. Each direction is a [`half::Half`]: fill, then drain to the last byte, then fill again; so
+//! backpressure is the kernel's, and an `EAGAIN` never has two meanings. Engines differ only in how a fill is
+//! done. A relay can be [detached](Relay::detach) between any two turns and [resumed](Relay::resume) by any
+//! worker or engine.
 
 pub mod half;
 pub mod idle;
 pub mod live;
+pub mod pace;
 pub mod pool;
 
 mod advance;
@@ -21,9 +22,9 @@ mod way;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use self::advance::ends;
 pub use self::carrier::Relay;
@@ -33,6 +34,7 @@ pub use self::live::{Carried, Live};
 pub use self::way::{HeadData, Way};
 use crate::error::{End, Kind, Side, Stage};
 pub use crate::metrics::{Direction, Engine, Reason};
+use crate::sys::reactor::Reactor;
 use crate::sys::sockopt;
 use crate::sys::stream::Stream;
 
@@ -44,8 +46,19 @@ struct ReadyRelay {
     ways: [Way; 2],
     /// The first failure of either direction: it is the one that is reported.
     failure: Option<Box<Failure>>,
-    live: Rc<Live>,
+    live: Live,
     kit: Rc<Kit>,
+}
+
+/// What a turn of a relay came to.
+#[derive(Debug)]
+pub enum Turn {
+    /// Nothing more can be moved before one of its sockets has an event.
+    Waiting,
+    /// There is more to move, but it is the neighbours' turn (rule R16).
+    Spent,
+    /// The session is over.
+    Over(End),
 }
 
 /// All that a relay is: what another worker, engine or process needs to go on with it.
@@ -86,9 +99,9 @@ impl Detached {
 }
 
 impl ReadyRelay {
-    /// Joins two sockets that are registered with the runtime of the current thread already.
+    /// Joins two sockets that are registered with the kit's reactor already.
     fn join(downstream: Stream, upstream: Stream, ways: [Way; 2], kit: Rc<Kit>) -> ReadyRelay {
-        let live = Rc::new(Live::resumed([&ways[0], &ways[1]].map(Way::begun)));
+        let live = Live::resumed([&ways[0], &ways[1]].map(Way::begun));
         let [mut to_upstream, mut to_downstream] = ways;
         // Readiness is as the exchange left it, but for an urgent byte: short reads stop there too.
         to_upstream.eager = downstream.at_urgent_mark();
@@ -97,15 +110,16 @@ impl ReadyRelay {
         ReadyRelay { downstream, upstream, ways, failure: None, live, kit }
     }
 
-    /// Goes on with `detached` in the runtime of the current thread.
+    /// Goes on with `detached` in the worker of `kit`.
     ///
     /// # Errors
     ///
     /// The sockets cannot be registered with the reactor: no memory, or no room in epoll.
     fn resume(detached: Detached, kit: Rc<Kit>) -> io::Result<ReadyRelay> {
         let Detached { downstream, upstream, mut ways, carried, failure } = detached;
-        let (downstream, upstream) = (Stream::new(downstream)?, Stream::new(upstream)?);
-        let live = Rc::new(Live::resumed(carried));
+        let downstream = Stream::new(downstream, &kit.reactor)?;
+        let upstream = Stream::new(upstream, &kit.reactor)?;
+        let live = Live::resumed(carried);
         for way in &mut ways {
             way.eager = true;
             if !way.half.source_is_open() {
@@ -118,15 +132,10 @@ impl ReadyRelay {
         Ok(ReadyRelay { downstream, upstream, ways, failure, live, kit })
     }
 
-    /// Lets both sockets wake the task of `cx` and no other.
-    ///
-    /// A socket that an earlier task waited for keeps that task's waker until something happens to it, and the
-    /// waker keeps the task's memory: 3 KB per session that is idle from its first moment.
-    pub fn wake_only(&self, cx: &mut Context<'_>) {
-        for stream in [&self.downstream, &self.upstream] {
-            // A hangup is not asked for here: whoever writes or reads will find it.
-            let _ = stream.poll_hangup(cx);
-        }
+    /// The session with this key is told of events, and nobody else.
+    pub fn attach(&self, session: usize) {
+        self.downstream.attach(session);
+        self.upstream.attach(session);
     }
 
     /// Stops here and hands back all that the relay is; nothing is lost, nothing is sent.
@@ -151,7 +160,7 @@ impl ReadyRelay {
     }
 
     /// The session's counts, readable while the relay runs.
-    pub fn live(&self) -> &Rc<Live> {
+    pub fn live(&self) -> &Live {
         &self.live
     }
 
@@ -166,20 +175,20 @@ impl ReadyRelay {
         self.ways[direction as usize].engine
     }
 
-    /// Moves what can be moved; ready when both directions are closed, or one failed and the other has
+    /// Moves what can be moved now. Over when both directions are closed, or one failed and the other has
     /// nothing left to deliver.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let mut yielded = false;
+    pub fn turn(&mut self) -> Turn {
+        let mut spent = false;
         loop {
             let before = self.closings();
             for direction in Direction::BOTH {
-                match self.advance(direction, cx) {
-                    Ok(spent) => yielded |= spent,
-                    Err(end) => return Poll::Ready(end),
+                match self.advance(direction) {
+                    Ok(share_is_spent) => spent |= share_is_spent,
+                    Err(end) => return Turn::Over(end),
                 }
             }
             if let Some(end) = self.end() {
-                return Poll::Ready(end);
+                return Turn::Over(end);
             }
             // What ends one direction concerns the other, which may have been looked at before: it has to
             // watch its sink from now on, or to read what a broken side sent earlier.
@@ -187,11 +196,23 @@ impl ReadyRelay {
                 break;
             }
         }
-        if yielded {
-            // Deferred until the reactor has run: a plain wake would starve the neighbours' readiness.
-            let _ = pin!(tokio::task::yield_now()).poll(cx);
+        if spent { Turn::Spent } else { Turn::Waiting }
+    }
+
+    /// Turn after turn, for one that drives a relay and its reactor alone: ready when the relay is over.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let reactor = Rc::clone(&self.kit.reactor);
+        loop {
+            reactor.collect(drop);
+            match self.turn() {
+                Turn::Over(end) => return Poll::Ready(end),
+                Turn::Spent => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Turn::Waiting => ready!(reactor.poll_ready(cx)),
+            }
         }
-        Poll::Pending
     }
 
     /// Closes both sockets. A reset, or a connection that timed out, is passed on as a reset: an end would
@@ -204,7 +225,8 @@ impl ReadyRelay {
             }
         }
         self.discard_held();
-        part(end, self.downstream.into_fd(), self.upstream.into_fd())
+        let reactor = Rc::clone(&self.kit.reactor);
+        part(end, self.downstream.into_fd(), self.upstream.into_fd(), &reactor)
     }
 
     /// Which directions are closed, and whether anything failed: what the directions must know of each other.
@@ -260,7 +282,12 @@ fn outcome(steps: [Step; 2], failure: &mut Option<Box<Failure>>) -> Option<End> 
 }
 
 /// Closes both sockets after `end`, with a reset where that is what has to be passed on.
-fn part(end: &End, downstream: OwnedFd, upstream: OwnedFd) -> Option<Closing> {
+fn part(
+    end: &End,
+    downstream: OwnedFd,
+    upstream: OwnedFd,
+    reactor: &Rc<Reactor>,
+) -> Option<Closing> {
     if !matches!(end.kind, Kind::Reset | Kind::Io { .. }) {
         return None;
     }
@@ -270,7 +297,7 @@ fn part(end: &End, downstream: OwnedFd, upstream: OwnedFd) -> Option<Closing> {
         Side::Proxy => return None,
     };
     if sockopt::unsent_bytes(other.as_fd()) > 0 {
-        return Some(Closing(other));
+        return Some(Closing(other, Rc::clone(reactor)));
     }
     sockopt::reset_on_close(other.as_fd());
     None
@@ -279,7 +306,7 @@ fn part(end: &End, downstream: OwnedFd, upstream: OwnedFd) -> Option<Closing> {
 /// A socket that is to be reset, with bytes in it that were never sent: a reset destroys them, so bytes
 /// that were delivered in time get time to leave.
 #[derive(Debug)]
-pub struct Closing(OwnedFd);
+pub struct Closing(OwnedFd, Rc<Reactor>);
 
 impl Closing {
     /// Waits a little, then resets.
@@ -288,7 +315,7 @@ impl Closing {
             if sockopt::unsent_bytes(self.0.as_fd()) == 0 {
                 break;
             }
-            tokio::time::sleep(UNSENT_PERIOD).await;
+            self.1.sleep_until(Instant::now() + UNSENT_PERIOD).await;
         }
         sockopt::reset_on_close(self.0.as_fd());
     }

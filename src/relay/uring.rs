@@ -11,7 +11,7 @@ mod pair;
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use self::hub::Hub;
 use self::pair::Pair;
@@ -19,7 +19,7 @@ use super::half::Step;
 use super::kit::Kit;
 use super::live::Live;
 use super::way::Way;
-use super::{Closing, Detached, Direction, Engine, Failure, part, splice};
+use super::{Closing, Detached, Direction, Engine, Failure, Turn, part, splice};
 use crate::error::{End, Kind};
 use crate::metrics::Counters;
 use crate::sys::ring::{Chunk, Setup};
@@ -82,16 +82,27 @@ impl RingRelay {
         half.discarded() + half.held()
     }
 
-    /// Waits for the end.
+    /// The session with this key is told of the end, and of half of it.
+    pub fn attach(&self, session: usize) {
+        self.pair().borrow_mut().session = Some(session);
+    }
+
+    /// Whether it has ended.
+    pub fn turn(&mut self) -> Turn {
+        self.pair().borrow_mut().over.take().map_or(Turn::Waiting, Turn::Over)
+    }
+
+    /// Waits for the end, for one that drives a relay and its reactor alone.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let mut pair = self.pair().borrow_mut();
-        if let Some(end) = pair.over.take() {
-            return Poll::Ready(end);
+        let reactor = Rc::clone(&self.kit.reactor);
+        loop {
+            reactor.collect(drop);
+            if let Turn::Over(end) = self.turn() {
+                return Poll::Ready(end);
+            }
+            self.pair().borrow_mut().task = Some(cx.waker().clone());
+            ready!(reactor.poll_ready(cx));
         }
-        if !pair.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            pair.task = Some(cx.waker().clone());
-        }
-        Poll::Pending
     }
 
     /// Takes the session off the ring; what was received and not sent is owed from memory.
@@ -112,7 +123,7 @@ impl RingRelay {
                 sockopt::reset_on_close(sink.as_fd());
             }
         }
-        part(end, downstream, upstream)
+        part(end, downstream, upstream, &self.kit.reactor)
     }
 
     fn pair(&self) -> &Rc<RefCell<Pair>> {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::half::Half;
 use super::live::Carried;
+use super::pace::Pace;
 use super::pool::Charged;
 use crate::metrics::{Counters, Direction, Engine};
 
@@ -62,6 +63,8 @@ pub struct Way {
     pub(super) owed: HeadData,
     /// How the next fill is done.
     pub(super) engine: Engine,
+    /// What its fills bring, where that decides about the engine.
+    pub(super) pace: Option<Pace>,
     /// Refusals of splice since it last moved bytes.
     pub(super) refusals: u8,
     /// Fills in a row that filled a narrow pipe.
@@ -80,6 +83,7 @@ impl Way {
             pipe: None,
             owed: HeadData::new(head_data),
             engine,
+            pace: None,
             refusals: 0,
             full_fills: 0,
             eager: true,
@@ -111,9 +115,25 @@ impl Way {
         self.engine
     }
 
-    /// Lets another engine go on. What the pipe or memory holds goes out first, in order.
+    /// The same, whose traffic will decide between copy and splice; it begins with copy.
+    #[must_use]
+    pub fn adaptive(mut self) -> Way {
+        self.engine = Engine::Copy;
+        self.pace = Some(Pace::default());
+        self
+    }
+
+    /// Lets another engine go on, and no traffic change that. What the pipe or memory holds goes out first, in
+    /// order.
     pub fn switch(&mut self, engine: Engine) {
         self.engine = engine;
+        self.pace = None;
         self.refusals = 0;
+    }
+
+    /// Takes in what a fill brought; the engine that goes on from here, when that is another.
+    pub(super) fn paced(&mut self, bytes: u64) -> Option<Engine> {
+        let engine = self.pace.as_mut()?.after_fill(bytes, self.engine);
+        (engine != std::mem::replace(&mut self.engine, engine)).then_some(engine)
     }
 }

@@ -10,7 +10,8 @@ use crate::sys::probe::{Ability, Probe};
 /// What is taken, and the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice<T> {
-    /// Never `Auto`. `None`: what was asked for is not to be had and nothing else may be taken.
+    /// An engine is `Auto` where copy and splice both work, and the traffic of each direction decides. A runtime
+    /// never is. `None`: what was asked for is not to be had and nothing else may be taken.
     pub taken: Option<T>,
     /// One sentence without a full stop.
     pub why: String,
@@ -28,10 +29,14 @@ pub fn engine_for(probe: &Probe, asked: Engine, no_fallback: bool) -> Choice<Eng
     match (asked, obstacle) {
         (Engine::Copy, _) => choose(Engine::Copy, "configured"),
         (Engine::Uring, _) => ring_for(probe, no_fallback),
-        (_, None) if probe.pipes.degraded => choose(
-            Engine::Splice,
+        (asked, None) if probe.pipes.degraded => choose(
+            asked,
             "splice works, but the user's pipe pages are used up at present: \
              sessions go by copy until some are free",
+        ),
+        (Engine::Auto, None) => choose(
+            Engine::Auto,
+            "splice works: what comes in small pieces is copied, the rest spliced",
         ),
         (_, None) => choose(Engine::Splice, "splice works"),
         (Engine::Splice, Some(why)) if no_fallback => {
@@ -169,7 +174,7 @@ pub(super) mod tests {
         let (splice, copy) = (Some(Engine::Splice), Some(Engine::Copy));
         let uring = Some(Engine::Uring);
         for (name, probe, asked, no_fallback, taken) in [
-            ("all works", &works, Engine::Auto, false, splice),
+            ("all works", &works, Engine::Auto, false, Some(Engine::Auto)),
             ("all works", &works, Engine::Splice, true, splice),
             ("all works", &works, Engine::Copy, true, copy),
             ("no splice", &no_splice, Engine::Auto, true, copy),
@@ -182,7 +187,7 @@ pub(super) mod tests {
             ("no splice", &no_splice, Engine::Uring, true, uring),
             ("no ring", &no_ring, Engine::Uring, false, copy),
             ("no ring", &no_ring, Engine::Uring, true, None),
-            ("no ring", &no_ring, Engine::Auto, false, splice),
+            ("no ring", &no_ring, Engine::Auto, false, Some(Engine::Auto)),
             ("no multishot", &no_multishot, Engine::Uring, false, copy),
             ("no multishot", &no_multishot, Engine::Uring, true, None),
         ] {
@@ -203,7 +208,7 @@ pub(super) mod tests {
     fn degraded_pipes_leave_the_engine_and_are_named() {
         let mut probe = all_works();
         probe.pipes.degraded = true;
-        let choice = engine_for(&probe, Engine::Auto, false);
+        let choice = engine_for(&probe, Engine::Splice, false);
         assert_eq!(choice.taken, Some(Engine::Splice));
         assert!(choice.why.contains("used up"), "{}", choice.why);
     }

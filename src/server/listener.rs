@@ -32,18 +32,18 @@ pub async fn accept(acceptor: Rc<Acceptor>, index: u16, worker: Rc<Worker>) {
                 turn += 1;
                 if turn == ACCEPTS_PER_TURN {
                     turn = 0;
-                    tokio::task::yield_now().await;
+                    worker.kit.reactor.yield_now().await;
                 }
             }
             Err(error) => match accept_fault(&error) {
-                AcceptFault::Connection => tokio::task::yield_now().await,
+                AcceptFault::Connection => worker.kit.reactor.yield_now().await,
                 AcceptFault::Shortage => {
                     worker.counters.accept_backoffs.add(1);
                     if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
                         warned = Some(Instant::now());
                         warn!(%error, wait = ?backoff, "cannot accept: raise the limit of open files, or lower the load");
                     }
-                    tokio::time::sleep(backoff).await;
+                    worker.kit.reactor.sleep_until(Instant::now() + backoff).await;
                     backoff = (backoff * 2).min(BACKOFF_LONGEST);
                 }
             },

@@ -4,6 +4,7 @@ pub mod choice;
 pub mod demo;
 pub mod report;
 
+mod control;
 mod listener;
 mod run;
 mod worker;
@@ -16,12 +17,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::info;
 
+use self::control::{Control, Controller, Controls};
 use self::demo::EchoBackend;
 pub use self::run::run;
-use self::worker::{Control, Shared};
+use self::worker::Shared;
 use crate::config::{self, Config, Endpoint, EndpointTarget, Listen};
 use crate::metrics::{Counters, Engine, Snapshot};
 use crate::relay::pool::PipeBudget;
@@ -29,6 +30,7 @@ use crate::route::Routes;
 pub use crate::session::access_log::AccessLog;
 use crate::session::access_log::{LogSender, LogWriter};
 pub use crate::session::registry::{Move, SessionView};
+use crate::session::worker::Carriage;
 use crate::sys::net::{self, TcpOptions};
 use crate::sys::probe::Probe;
 
@@ -74,7 +76,7 @@ pub enum StartError {
 
 #[derive(Debug)]
 struct Handle {
-    control: UnboundedSender<Control>,
+    control: Controller,
     thread: JoinHandle<bool>,
 }
 
@@ -92,7 +94,7 @@ impl Gateway {
     pub fn start(mut config: Config, log: AccessLog) -> Result<Gateway, StartError> {
         crate::sys::ignore_sigpipe();
         let probe = Probe::run();
-        let engines = engines(&config, &probe)?;
+        let carriage = carriage(&config, &probe)?;
         let uring = runs_in_uring(&config, &probe)?;
         let demo = config.demo.then(EchoBackend::start).transpose().map_err(StartError::Spawn)?;
         if let Some(backend) = &demo {
@@ -102,21 +104,22 @@ impl Gateway {
         let (log_sender, log) = LogWriter::start(log).map_err(StartError::Spawn)?;
         let counters: Arc<[Arc<Counters>]> =
             (0..config.gateway.workers).map(|_| Arc::default()).collect();
-        let (controls, receivers): (Vec<_>, Vec<_>) =
-            (0..config.gateway.workers).map(|_| unbounded_channel()).unzip();
+        let channels = (0..config.gateway.workers).map(|_| control::channel());
+        let channels = channels.collect::<io::Result<Vec<_>>>().map_err(StartError::Spawn)?;
+        let (controllers, controls): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
         let shared = Shared {
             routes: Arc::new(Routes::new(&config.routes)),
-            engines: engines.into(),
+            carriage: carriage.into(),
             budget: PipeBudget::new(probe.pipe_budget_pages() * probe.pipes.page_bytes),
             counters: Arc::clone(&counters),
             local_ports: bound.addresses.iter().map(BoundAddress::port).collect(),
-            controls: controls.clone().into(),
+            controls: controllers.clone().into(),
             config: Arc::new(config),
             uring,
         };
         let Bound { addresses, sockets, socket_files } = bound;
         let ended = Arc::new(Notify::new());
-        let workers = spawn(&shared, controls, receivers, sockets, &log_sender, &ended)?;
+        let workers = spawn(&shared, controllers, controls, sockets, &log_sender, &ended)?;
         for address in &addresses {
             info!("listening on {address}");
         }
@@ -274,21 +277,21 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
 /// Starts the workers and waits until each of them accepts.
 fn spawn(
     shared: &Shared,
-    controls: Vec<UnboundedSender<Control>>,
-    receivers: Vec<UnboundedReceiver<Control>>,
+    controllers: Vec<Controller>,
+    controls: Vec<Controls>,
     sockets: Vec<Vec<OwnedFd>>,
     log: &LogSender,
     ended: &Arc<Notify>,
 ) -> Result<Vec<Handle>, StartError> {
     let mut workers = Vec::new();
     let (ready, started) = mpsc::channel();
-    let parts = controls.into_iter().zip(receivers).zip(sockets);
-    for (index, ((control, receiver), sockets)) in parts.enumerate() {
+    let parts = controllers.into_iter().zip(controls).zip(sockets);
+    for (index, ((control, controls), sockets)) in parts.enumerate() {
         let (shared, log, ready) = (shared.clone(), log.clone(), ready.clone());
         let says_end = SaysEnd(Arc::clone(ended));
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             let _says_end = says_end;
-            worker::main(index, shared, sockets, receiver, log, &ready)
+            worker::main(index, shared, sockets, controls, log, &ready)
         });
         match thread {
             Ok(thread) => workers.push(Handle { control, thread }),
@@ -317,24 +320,29 @@ fn abandon(workers: Vec<Handle>, error: io::Error) -> StartError {
     StartError::Spawn(error)
 }
 
-/// The engine each route's sessions start with, and the word for why.
-fn engines(config: &Config, probe: &Probe) -> Result<Vec<(Engine, &'static str)>, StartError> {
-    let engine = |route: &config::Route| {
+/// How each route's sessions are carried.
+fn carriage(config: &Config, probe: &Probe) -> Result<Vec<Carriage>, StartError> {
+    let of = |route: &config::Route| {
         let choice = choice::engine_for(probe, route.engine, config.gateway.no_fallback);
-        let reason = |taken| match route.engine {
-            config::Engine::Auto => "probed",
-            asked if asked == taken => "configured",
-            config::Engine::Uring => "uring_refused",
+        let (engine, adaptive) = match choice.taken {
+            Some(config::Engine::Auto) => (Engine::Copy, true),
+            Some(config::Engine::Copy) => (Engine::Copy, false),
+            Some(config::Engine::Splice) => (Engine::Splice, false),
+            Some(config::Engine::Uring) => (Engine::Uring, false),
+            None => {
+                return Err(StartError::Unable(format!("route {:?}: {}", route.name, choice.why)));
+            }
+        };
+        let reason = match (route.engine, choice.taken) {
+            (config::Engine::Auto, Some(config::Engine::Auto)) => "adaptive",
+            (config::Engine::Auto, _) => "probed",
+            (asked, taken) if Some(asked) == taken => "configured",
+            (config::Engine::Uring, _) => "uring_refused",
             _ => "splice_refused",
         };
-        match choice.taken {
-            Some(config::Engine::Copy) => Ok((Engine::Copy, reason(config::Engine::Copy))),
-            Some(config::Engine::Uring) => Ok((Engine::Uring, reason(config::Engine::Uring))),
-            Some(_) => Ok((Engine::Splice, reason(config::Engine::Splice))),
-            None => Err(StartError::Unable(format!("route {:?}: {}", route.name, choice.why))),
-        }
+        Ok(Carriage { engine, adaptive, reason })
     };
-    config.routes.iter().map(engine).collect()
+    config.routes.iter().map(of).collect()
 }
 
 /// Whether workers run in tokio-uring, which panics where it cannot have a ring: the probe was asked.

@@ -8,23 +8,25 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
+use super::control::{Control, Controller, Controls};
 use super::{demo, listener, tcp_options};
 use crate::config::Config;
-use crate::metrics::{Counters, Engine, Snapshot};
+use crate::metrics::{Counters, Snapshot};
 use crate::relay::Kit;
 use crate::relay::pool::PipeBudget;
 use crate::route::Routes;
 use crate::session::access_log::LogSender;
 use crate::session::joined;
-use crate::session::registry::{Move, Moved, Order, Registry, SessionView};
-use crate::session::worker::{Page, Worker};
+use crate::session::registry::{Order, Registry};
+use crate::session::worker::{Carriage, Page, Worker};
 use crate::sys::net::Acceptor;
+use crate::sys::reactor::{Reactor, park_current};
 
 /// How long a worker that was told to stop waits for its sessions to say so.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -37,34 +39,12 @@ const EVENT_INTERVAL: u32 = 31;
 pub(super) struct Shared {
     pub config: Arc<Config>,
     pub routes: Arc<Routes>,
-    pub engines: Arc<[(Engine, &'static str)]>,
+    pub carriage: Arc<[Carriage]>,
     pub budget: Arc<PipeBudget>,
     pub counters: Arc<[Arc<Counters>]>,
-    pub controls: Arc<[UnboundedSender<Control>]>,
+    pub controls: Arc<[Controller]>,
     pub local_ports: Arc<[Option<u16>]>,
     pub uring: bool,
-}
-
-/// What a worker can be told.
-#[derive(Debug)]
-pub(super) enum Control {
-    /// Stop accepting, end when the sessions have.
-    Drain,
-    /// End now.
-    Stop,
-    /// Go on with a session of another worker.
-    Adopt(Box<Moved>),
-    /// Move a session; the answer says whether it is here.
-    Move {
-        /// The session's id.
-        id: String,
-        /// Where to.
-        to: Move,
-        /// For the answer.
-        reply: mpsc::Sender<bool>,
-    },
-    /// List the sessions.
-    Sessions(mpsc::Sender<Vec<SessionView>>),
 }
 
 /// The worker's thread, from start to end. False when a session's task panicked.
@@ -72,32 +52,41 @@ pub(super) fn main(
     index: usize,
     shared: Shared,
     sockets: Vec<OwnedFd>,
-    control: UnboundedReceiver<Control>,
+    controls: Controls,
     log: LogSender,
     ready: &mpsc::Sender<io::Result<()>>,
 ) -> bool {
     let uring = shared.uring;
     let work = async move {
-        let worker = Rc::new(new_worker(index, shared, log));
-        match acceptors(sockets) {
-            Ok(acceptors) => {
+        let Controls { receiver, doorbell } = controls;
+        let made = new_worker(index, shared, log).and_then(|worker| {
+            worker.kit.reactor.answer(doorbell)?;
+            let acceptors = acceptors(sockets, &worker.kit.reactor)?;
+            Ok((Rc::new(worker), acceptors))
+        });
+        match made {
+            Ok((worker, acceptors)) => {
                 // Nobody waits any more when another worker has failed: then Stop is on its way.
                 let _ = ready.send(Ok(()));
-                serve(&worker, acceptors, control).await;
+                // The ring of tokio-uring has to be slept in; it watches the reactor as one descriptor.
+                let sleeps_here = (!uring).then(|| worker.kit.reactor.sleep_here());
+                serve(&worker, acceptors, receiver).await;
+                drop(sleeps_here);
+                !worker.panicked.get()
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
+                true
             }
         }
-        !worker.panicked.get()
     };
     if uring {
         return tokio_uring::start(work);
     }
+    // Without tokio's reactor and timers, so that nobody can wait for them: the thread sleeps in ours.
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
         .event_interval(EVENT_INTERVAL)
+        .on_thread_park(park_current)
         .build_local(tokio::runtime::LocalOptions::default());
     match runtime {
         Ok(runtime) => runtime.block_on(work),
@@ -115,13 +104,18 @@ async fn serve(
     mut control: UnboundedReceiver<Control>,
 ) {
     let watcher = Rc::clone(worker);
-    let watching = tokio::task::spawn_local(async move { watcher.registry.watch_progress().await });
+    let watching = tokio::task::spawn_local(async move {
+        watcher.registry.watch_progress(&watcher.kit.reactor).await
+    });
     let accepting = acceptors.iter().enumerate().map(|(index, acceptor)| {
         let index = u16::try_from(index).expect("the configuration bounds the listeners");
         let accept = listener::accept(Rc::clone(acceptor), index, Rc::clone(worker));
         tokio::task::spawn_local(accept)
     });
-    let mut servants = Servants { accepting: accepting.collect(), acceptors, watching };
+    let accepting = accepting.collect();
+    let carrier = Rc::clone(worker);
+    let carrying = tokio::task::spawn_local(async move { joined::carry(&carrier).await });
+    let mut servants = Servants { accepting, acceptors, watching, carrying };
     let mut deadline = None;
     loop {
         match next_control(worker, &mut control, deadline, &mut servants).await {
@@ -134,9 +128,7 @@ async fn serve(
             }
             Some(Control::Drain) => {
                 servants.stop_accepting(worker).await;
-                deadline.get_or_insert_with(|| {
-                    tokio::time::Instant::now() + worker.config.gateway.drain
-                });
+                deadline.get_or_insert_with(|| Instant::now() + worker.config.gateway.drain);
             }
             Some(Control::Stop) | None => break,
         }
@@ -153,8 +145,10 @@ async fn serve(
     worker.stop();
     let quiet = until_quiet(worker);
     // What has not ended by now is dropped with the runtime.
-    let _ = tokio::time::timeout(STOP_GRACE, quiet).await;
+    let _ = worker.kit.reactor.timeout(STOP_GRACE, quiet).await;
     servants.watching.abort();
+    servants.carrying.abort();
+    worker.registry.clear();
 }
 
 /// The tasks that serve the sessions, and the listeners.
@@ -162,6 +156,7 @@ struct Servants {
     accepting: Vec<JoinHandle<()>>,
     acceptors: Vec<Rc<Acceptor>>,
     watching: JoinHandle<()>,
+    carrying: JoinHandle<()>,
 }
 
 impl Servants {
@@ -172,7 +167,7 @@ impl Servants {
     /// Lets a panic of one of them be the worker's: without it connections would wait in a queue that
     /// nobody empties, or idle sessions live for ever, and nobody would know.
     fn poll_panic(&mut self, cx: &mut Context<'_>) {
-        for task in self.accepting.iter_mut().chain([&mut self.watching]) {
+        for task in self.accepting.iter_mut().chain([&mut self.watching, &mut self.carrying]) {
             if let Poll::Ready(ended) = Pin::new(task).poll(cx) {
                 match ended {
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -202,7 +197,7 @@ impl Servants {
 async fn next_control(
     worker: &Rc<Worker>,
     control: &mut UnboundedReceiver<Control>,
-    deadline: Option<tokio::time::Instant>,
+    deadline: Option<Instant>,
     servants: &mut Servants,
 ) -> Option<Control> {
     let next = async {
@@ -221,7 +216,7 @@ async fn next_control(
         .await
     };
     match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, next).await.unwrap_or(None),
+        Some(deadline) => worker.kit.reactor.timeout_at(deadline, next).await.flatten(),
         None => next.await,
     }
 }
@@ -232,12 +227,12 @@ async fn until_quiet(worker: &Worker) {
     }
 }
 
-fn acceptors(sockets: Vec<OwnedFd>) -> io::Result<Vec<Rc<Acceptor>>> {
-    sockets.into_iter().map(|socket| Acceptor::new(socket).map(Rc::new)).collect()
+fn acceptors(sockets: Vec<OwnedFd>, reactor: &Rc<Reactor>) -> io::Result<Vec<Rc<Acceptor>>> {
+    sockets.into_iter().map(|socket| Acceptor::new(socket, reactor).map(Rc::new)).collect()
 }
 
-fn new_worker(index: usize, shared: Shared, log: LogSender) -> Worker {
-    let Shared { config, routes, engines, budget, counters: all, controls, local_ports, .. } =
+fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker> {
+    let Shared { config, routes, carriage, budget, counters: all, controls, local_ports, .. } =
         shared;
     let counters = Arc::clone(&all[index]);
     let page = config.demo.then(|| -> Page {
@@ -247,20 +242,20 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> Worker {
             demo::respond(method, target, &sum)
         })
     });
-    Worker {
+    Ok(Worker {
         index,
-        kit: Rc::new(Kit::new(budget, Arc::clone(&counters), config.gateway.no_fallback)),
+        kit: Rc::new(Kit::new(budget, Arc::clone(&counters), config.gateway.no_fallback)?),
         tcp: tcp_options(&config.gateway.tcp),
         local_ports,
         cursors: RefCell::new(vec![0; config.routes.len()]),
         config,
         routes,
-        engines,
+        carriage,
         counters,
         registry: Registry::default(),
         log,
         hand_over: Box::new(move |to, moved| match controls.get(to) {
-            Some(control) => control.send(Control::Adopt(moved)).map_err(|back| match back.0 {
+            Some(control) => control.send(Control::Adopt(moved)).map_err(|back| match back {
                 Control::Adopt(moved) => moved,
                 _ => unreachable!("what was sent comes back"),
             }),
@@ -272,5 +267,5 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> Worker {
         stopping: Notify::new(),
         stopped: Cell::new(false),
         panicked: Cell::new(false),
-    }
+    })
 }

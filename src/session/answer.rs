@@ -3,14 +3,14 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
-
-use tokio::time::timeout;
 
 use super::{Leave, Parting};
 use crate::error::{End, Kind, Side, Stage};
 use crate::http::body::{BodyFollower, Framing};
+use crate::sys::reactor::Reactor;
 use crate::sys::stream::Stream;
 
 /// An answer whose head was read.
@@ -28,13 +28,14 @@ const CHUNK: usize = 16 * 1024;
 
 /// Relays the answer as far as its framing says. Nothing of the upstream is used again (rule U2).
 pub async fn relay(
+    reactor: &Rc<Reactor>,
     upstream: &Stream,
     downstream: &Stream,
     answer: Answer,
     idle: Option<Duration>,
 ) -> Leave {
     let framing = answer.framing;
-    match attempt(upstream, downstream, answer, idle).await {
+    match attempt(reactor, upstream, downstream, answer, idle).await {
         Ok(()) => {
             let end = End::new(Side::Upstream, Stage::Response, Kind::Answered);
             Leave { end, parting: Parting::Quiet }
@@ -46,6 +47,7 @@ pub async fn relay(
 }
 
 async fn attempt(
+    reactor: &Rc<Reactor>,
     upstream: &Stream,
     downstream: &Stream,
     answer: Answer,
@@ -59,14 +61,14 @@ async fn attempt(
             .feed(&chunk)
             .map_err(|rule| End::new(Side::Upstream, Stage::Response, Kind::Refused(rule)))?;
         out.extend_from_slice(&chunk[..progress.taken]);
-        let sent = within(idle, downstream.send_all(&out)).await?;
+        let sent = within(reactor, idle, downstream.send_all(&out)).await?;
         sent.map_err(|e| End::io(Side::Downstream, Stage::Response, "send", e))?;
         if progress.done {
             return Ok(());
         }
         out.clear();
         chunk.resize(CHUNK, 0);
-        let n = within(idle, receive(upstream, downstream, &mut chunk)).await??;
+        let n = within(reactor, idle, receive(upstream, downstream, &mut chunk)).await??;
         if n == 0 {
             // Only a body that lasts until the close may end here.
             return match body.ends_with_connection() {
@@ -96,11 +98,16 @@ async fn receive(upstream: &Stream, downstream: &Stream, chunk: &mut [u8]) -> Re
     }
 }
 
-async fn within<T>(idle: Option<Duration>, future: impl Future<Output = T>) -> Result<T, End> {
+async fn within<T>(
+    reactor: &Rc<Reactor>,
+    idle: Option<Duration>,
+    future: impl Future<Output = T>,
+) -> Result<T, End> {
     match idle {
-        Some(limit) => timeout(limit, future)
+        Some(limit) => reactor
+            .timeout(limit, future)
             .await
-            .map_err(|_| End::new(Side::Proxy, Stage::Response, Kind::IdleTimeout)),
+            .ok_or_else(|| End::new(Side::Proxy, Stage::Response, Kind::IdleTimeout)),
         None => Ok(future.await),
     }
 }

@@ -1,16 +1,14 @@
 //! Reaches an endpoint of the route, one after the other, each within the `connect` timer.
 
 use std::io;
-use std::time::Duration;
-
-use tokio::time::timeout;
+use std::time::{Duration, Instant};
 
 use super::facts::Facts;
 use super::worker::Worker;
 use crate::config::{Endpoint, EndpointTarget};
 use crate::error::{End, Kind, Side, Stage};
 use crate::sys::Errno;
-use crate::sys::net::{Target, TcpOptions, start_connect};
+use crate::sys::net::{Target, start_connect};
 use crate::sys::stream::Stream;
 
 /// A Unix backlog that is full has no readiness to wait for, so it is tried again after this.
@@ -28,11 +26,12 @@ pub async fn connect(worker: &Worker, facts: &mut Facts, route: usize) -> Result
         let endpoint = (first + tried) % endpoints.len();
         facts.endpoint = u16::try_from(endpoint).ok();
         facts.retries = u16::try_from(tried).unwrap_or(u16::MAX);
-        let reached = timeout(limit, reach(&endpoints[endpoint], &worker.tcp)).await;
+        let reach = reach(worker, &endpoints[endpoint]);
+        let reached = worker.kit.reactor.timeout(limit, reach).await;
         let kind = match reached {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(source)) => Kind::Io { call: "connect", source },
-            Err(_) => Kind::ConnectTimeout,
+            Some(Ok(stream)) => return Ok(stream),
+            Some(Err(source)) => Kind::Io { call: "connect", source },
+            None => Kind::ConnectTimeout,
         };
         last = Some(kind);
     }
@@ -40,14 +39,14 @@ pub async fn connect(worker: &Worker, facts: &mut Facts, route: usize) -> Result
 }
 
 /// Tries each address of one endpoint.
-async fn reach(endpoint: &Endpoint, options: &TcpOptions) -> io::Result<Stream> {
+async fn reach(worker: &Worker, endpoint: &Endpoint) -> io::Result<Stream> {
     let addresses = match &endpoint.target {
-        EndpointTarget::Unix(path) => return open(Target::Unix(path)).await,
+        EndpointTarget::Unix(path) => return open(worker, Target::Unix(path)).await,
         EndpointTarget::Tcp(addresses) => addresses,
     };
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for &address in addresses {
-        match open(Target::Tcp(address, options)).await {
+        match open(worker, Target::Tcp(address, &worker.tcp)).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
@@ -55,18 +54,18 @@ async fn reach(endpoint: &Endpoint, options: &TcpOptions) -> io::Result<Stream> 
     Err(last)
 }
 
-async fn open(target: Target<'_>) -> io::Result<Stream> {
+async fn open(worker: &Worker, target: Target<'_>) -> io::Result<Stream> {
     loop {
         match start_connect(target) {
             Ok(socket) => {
-                let stream = Stream::new(socket)?;
+                let stream = Stream::new(socket, &worker.kit.reactor)?;
                 stream.connected().await?;
                 return Ok(stream);
             }
             Err(error)
                 if Errno::of(&error) == Errno::Again && matches!(target, Target::Unix(_)) =>
             {
-                tokio::time::sleep(UNIX_RETRY).await;
+                worker.kit.reactor.sleep_until(Instant::now() + UNIX_RETRY).await;
             }
             Err(error) => return Err(error),
         }

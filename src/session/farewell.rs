@@ -2,11 +2,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::time::timeout;
-
+use crate::sys::reactor::Reactor;
 use crate::sys::stream::Stream;
 
 /// How long a peer may take to read the answer and to close in turn.
@@ -20,43 +20,45 @@ const TURN_BYTES_MAX: usize = 256 << 10;
 ///
 /// Closing a socket with unread bytes in it makes the kernel send a reset, which may destroy the answer
 /// before the peer has read it (RFC 9112 §9.6). Nothing that arrives here is ever looked at (rule U7).
-pub async fn say(stream: &Stream, answer: Option<&[u8]>) {
+pub async fn say(reactor: &Rc<Reactor>, stream: &Stream, answer: Option<&[u8]>) {
     // The peer is not waited for any longer, whatever became of it.
-    let _ = timeout(LINGER, async {
+    let parting = async {
         if let Some(answer) = answer {
             stream.send_all(answer).await?;
         }
         stream.shutdown_write()?;
-        discard(stream).await
-    })
-    .await;
+        discard(reactor, stream).await
+    };
+    let _ = reactor.timeout(LINGER, parting).await;
 }
 
 /// Throws away what comes until the peer's end.
-async fn discard(stream: &Stream) -> io::Result<()> {
+async fn discard(reactor: &Reactor, stream: &Stream) -> io::Result<()> {
     let mut total = 0;
+    loop {
+        let (bytes, ended) = discard_turn(stream).await?;
+        total += bytes;
+        if ended || total >= DISCARD_BYTES_MAX {
+            return Ok(());
+        }
+        reactor.yield_now().await;
+    }
+}
+
+/// The same, for one turn: how many bytes came, and whether the end did.
+async fn discard_turn(stream: &Stream) -> io::Result<(usize, bool)> {
     let mut turn = 0;
     poll_fn(|cx| {
         // On the stack of this poll alone, so that a waiting session does not carry it.
         let mut scratch = [0; 16 * 1024];
-        loop {
-            match stream.poll_receive(cx, &mut scratch) {
-                Poll::Ready(Ok(n)) if n > 0 && total < DISCARD_BYTES_MAX => {
-                    total += n;
-                    turn += n;
-                }
-                Poll::Pending => {
-                    turn = 0;
-                    return Poll::Pending;
-                }
-                Poll::Ready(result) => return Poll::Ready(result.map(drop)),
-            }
-            if turn >= TURN_BYTES_MAX {
-                turn = 0;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+        while turn < TURN_BYTES_MAX {
+            match ready!(stream.poll_receive(cx, &mut scratch)) {
+                Ok(0) => return Poll::Ready(Ok((turn, true))),
+                Ok(bytes) => turn += bytes,
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
+        Poll::Ready(Ok((turn, false)))
     })
     .await
 }

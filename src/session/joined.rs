@@ -1,26 +1,38 @@
-//! A session after the 101: a task of its own, as small as it can be, since most of its life is idle.
+//! A session after the 101: a seat in the registry, as small as it can be, since most of its life is idle.
+//!
+//! One task per worker, [`carry`], gives turns to the sessions whose sockets have events. A session has no
+//! task, no waker and no registration with the runtime of its own.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 
 use super::facts::Facts;
 use super::log;
-use super::registry::{Move, Moved, Order, Seat};
+use super::registry::{Joined, Move, Moved, Order, Seat};
 use super::worker::{Open, Worker};
 use crate::error::{End, Kind, Side, Stage};
-use crate::relay::Relay;
+use crate::relay::{Relay, Turn};
 
-/// Gives the session a seat and carries it in a new task, so that nothing of the exchange stays allocated.
-///
-/// The seat is taken here and not in the task: whoever lists, moves or stops sessions must find it at once.
+/// Events at once that promise more: the reactor is asked again before the runtime is.
+const EVENTS_FOR_MORE: usize = 4;
+/// Looks at the reactor in a row before the runtime has a turn: it has listeners and timers to serve.
+const LOOKS_IN_A_ROW: u32 = 16;
+
+/// Gives the session a seat and its first turn.
 pub fn start(worker: &Rc<Worker>, facts: Box<Facts>, relay: Relay) {
-    let seated = Seated::take(worker, facts, &relay);
-    if relay.live().half_closed() {
-        seated.half_closed();
+    let half_closed = relay.live().half_closed();
+    let seat = Seat::new(Joined { relay, facts, open: Open::new(Rc::clone(worker)) });
+    let key = worker.registry.seat(Rc::clone(&seat), &worker.windows(seat.route()));
+    worker.counters.sessions_open.add(1);
+    if half_closed {
+        worker.registry.half_closed(key, &seat, || worker.windows(seat.route()));
     }
-    tokio::task::spawn_local(Joined { relay: Some((relay, seated)), begun: false });
+    if worker.stopped.get() {
+        worker.registry.order(key, Order::End(Kind::Stopped));
+    }
+    turn(worker, key, &seat);
 }
 
 /// Goes on with a session that was taken out of its relay, here or in another worker.
@@ -34,121 +46,104 @@ pub fn adopt(worker: &Rc<Worker>, moved: Moved) {
     }
 }
 
-/// What stopped the relay.
-enum Stop {
-    End(End),
-    Move(Move),
-}
-
-/// The task of a joined session. A future written by hand: an async function would hold its arguments
-/// twice, and an idle session is hardly more than this.
-struct Joined {
-    /// Both are taken when the session ends or moves.
-    relay: Option<(Relay, Seated)>,
-    /// Whether it was polled before.
-    begun: bool,
-}
-
-impl Future for Joined {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let begun = std::mem::replace(&mut self.begun, true);
-        let (relay, seated) = self.relay.as_mut().expect("a task is not polled after its end");
-        if !begun {
-            relay.wake_only(cx);
-        }
-        let stop = ready!(seated.poll(relay, cx));
-        if let Some((relay, seated)) = self.relay.take() {
-            match stop {
-                Stop::Move(to) => seated.move_to(to, relay),
-                Stop::End(end) => seated.end(relay, &end),
+/// Gives turns to the worker's sessions for as long as it runs.
+pub async fn carry(worker: &Rc<Worker>) {
+    let (registry, reactor) = (&worker.registry, &worker.kit.reactor);
+    let mut looks = 0;
+    loop {
+        let collected = reactor.collect(|key| registry.enqueue(key));
+        registry.take_turns(|key, seat| turn(worker, key, &seat));
+        if collected.events >= EVENTS_FOR_MORE {
+            looks += 1;
+            if looks < LOOKS_IN_A_ROW && !collected.woke_tasks {
+                continue;
             }
+            looks = 0;
+            tokio::task::yield_now().await;
+            continue;
         }
-        Poll::Ready(())
-    }
-}
-
-/// A session's place in the worker's registry, freed when this is dropped, whatever the reason.
-struct Seated {
-    open: Open,
-    seat: Rc<Seat>,
-    key: usize,
-}
-
-impl Seated {
-    fn take(worker: &Rc<Worker>, facts: Box<Facts>, relay: &Relay) -> Seated {
-        let seat = Seat::new(facts, Rc::clone(relay.live()));
-        let key = worker.registry.seat(Rc::clone(&seat), &worker.windows(seat.route()));
-        worker.counters.sessions_open.add(1);
-        if worker.stopped.get() {
-            seat.order(Order::End(Kind::Stopped));
+        looks = 0;
+        if registry.has_queue() {
+            // What is left to do waits until the runtime has looked at its own.
+            tokio::task::yield_now().await;
+            continue;
         }
-        Seated { open: Open::new(Rc::clone(worker)), seat, key }
-    }
-
-    fn poll(&self, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Stop> {
-        self.seat.wakes(cx);
-        match self.seat.take_order() {
-            Some(Order::End(kind)) => {
-                return Poll::Ready(Stop::End(End::new(Side::Proxy, Stage::Relay, kind)));
+        // Whatever wakes this task, it looks at everything.
+        let mut waits = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut waits, true) {
+                return Poll::Ready(());
             }
-            Some(Order::Move(to)) => return Poll::Ready(Stop::Move(to)),
-            None => {}
-        }
-        let polled = relay.poll(cx);
-        if relay.live().half_closed() {
-            self.half_closed();
-        }
-        polled.map(Stop::End)
+            registry.bell_for(cx);
+            reactor.poll_carry(cx)
+        })
+        .await;
     }
+}
 
-    fn half_closed(&self) {
-        let worker = self.open.worker();
-        worker.registry.half_closed(self.key, &self.seat, || worker.windows(self.seat.route()));
+/// One turn of one session. A panic ends this session and no other.
+fn turn(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
+    if catch_unwind(AssertUnwindSafe(|| obey_or_move(worker, key, seat))).is_err() {
+        worker.panicked.set(true);
+        drop(leave(worker, key));
     }
+}
 
-    /// Writes the session's line and closes both sockets.
-    fn end(self, relay: Relay, end: &End) {
-        let (open, facts) = self.leave();
-        log::ended(open.worker(), &facts, Some(&relay), end);
-        if let Some(closing) = relay.close(end) {
-            tokio::task::spawn_local(async move {
-                closing.finish().await;
-                drop(open);
-            });
+fn obey_or_move(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
+    match seat.take_order() {
+        Some(Order::End(kind)) => {
+            return end(worker, key, &End::new(Side::Proxy, Stage::Relay, kind));
         }
+        Some(Order::Move(to)) => return move_to(worker, key, to),
+        None => {}
     }
+    let turned = seat.with_relay(|relay| (relay.turn(), relay.live().half_closed()));
+    let Some((turned, half_closed)) = turned else { return };
+    if half_closed {
+        worker.registry.half_closed(key, seat, || worker.windows(seat.route()));
+    }
+    match turned {
+        Turn::Waiting => {}
+        Turn::Spent => worker.registry.enqueue(key),
+        Turn::Over(how) => end(worker, key, &how),
+    }
+}
 
-    fn move_to(self, to: Move, relay: Relay) {
-        let (open, facts) = self.leave();
-        let worker = open.worker();
-        worker.counters.detached.add(1);
-        let mut detached = relay.detach();
-        if let Some(engine) = to.engine {
-            detached.switch(engine);
-        }
-        let moved = Moved { facts, detached };
-        if to.worker == worker.index {
-            return adopt(worker, moved);
-        }
+/// Writes the session's line and closes both sockets.
+fn end(worker: &Rc<Worker>, key: usize, end: &End) {
+    let Some(Joined { relay, facts, open }) = leave(worker, key) else { return };
+    log::ended(worker, &facts, Some(&relay), end);
+    if let Some(closing) = relay.close(end) {
+        tokio::task::spawn_local(async move {
+            closing.finish().await;
+            drop(open);
+        });
+    }
+}
+
+fn move_to(worker: &Rc<Worker>, key: usize, to: Move) {
+    let Some(Joined { relay, facts, open }) = leave(worker, key) else { return };
+    worker.counters.detached.add(1);
+    let mut detached = relay.detach();
+    if let Some(engine) = to.engine {
+        detached.switch(engine);
+    }
+    let moved = Moved { facts, detached };
+    if to.worker == worker.index {
+        adopt(worker, moved);
+    } else if let Err(moved) = (worker.hand_over)(to.worker, Box::new(moved)) {
         // The other worker is gone: the session stays here.
-        if let Err(moved) = (worker.hand_over)(to.worker, Box::new(moved)) {
-            adopt(worker, *moved);
-        }
+        adopt(worker, *moved);
     }
-
-    /// Frees the seat. The connection counts as open until the first part is dropped.
-    fn leave(self) -> (Open, Box<Facts>) {
-        let facts = self.seat.take_facts();
-        (Open::new(Rc::clone(self.open.worker())), facts)
-    }
+    // Counted until now: a worker that drains must not take itself for empty in between.
+    drop(open);
 }
 
-impl Drop for Seated {
-    fn drop(&mut self) {
-        let worker = self.open.worker();
-        worker.registry.leave(self.key);
+/// Frees the seat. The connection counts as open until its [`Open`] is dropped.
+fn leave(worker: &Worker, key: usize) -> Option<Joined> {
+    let joined = worker.registry.leave(key);
+    if joined.is_some() {
         worker.counters.sessions_open.sub(1);
     }
+    joined
 }

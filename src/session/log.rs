@@ -69,6 +69,7 @@ struct RelayPart {
     bytes_uring: u64,
     bytes_discarded: u64,
     paused: u64,
+    engine_switches: u64,
     fallback: Vec<&'static str>,
 }
 
@@ -134,7 +135,7 @@ impl RelayPart {
         let reasons: Reasons = to_upstream.reasons.union(to_downstream.reasons);
         RelayPart {
             mode: worker.mode(usize::from(facts.route.unwrap_or_default())),
-            mode_reason: facts.route.map_or("", |route| worker.engines[usize::from(route)].1),
+            mode_reason: facts.route.map_or("", |route| worker.carriage[usize::from(route)].reason),
             engine: engine_word(relay),
             bytes_in: to_upstream.taken(),
             bytes_out: to_downstream.given,
@@ -143,6 +144,7 @@ impl RelayPart {
             bytes_uring: sum(|carried| carried.ringed),
             bytes_discarded: Direction::BOTH.into_iter().map(undelivered).sum(),
             paused: sum(|carried| u64::from(carried.paused)),
+            engine_switches: sum(|carried| u64::from(carried.switches)),
             fallback: reasons.iter().map(|reason| reason.as_str()).collect(),
         }
     }

@@ -26,8 +26,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
-use tokio::time::timeout_at;
-
 use self::facts::Facts;
 use self::response::Verdict;
 use self::worker::{Open, Worker};
@@ -41,7 +39,7 @@ use crate::sys::stream::Stream;
 pub async fn run(open: Open, socket: OwnedFd, peer: Option<SocketAddr>, listener: u16) {
     let worker = open.worker();
     let mut facts = Box::new(Facts::new(peer, listener));
-    let outcome = match Stream::new(socket) {
+    let outcome = match Stream::new(socket, &worker.kit.reactor) {
         Ok(downstream) => unless_stopped(worker, exchange(worker, &mut facts, downstream)).await,
         Err(source) => {
             let kind = Kind::Io { call: "epoll_ctl", source };
@@ -92,13 +90,14 @@ async fn exchange(worker: &Worker, facts: &mut Facts, downstream: Stream) -> Res
             Ok(Relay::join(downstream, upstream, ways, Rc::clone(&worker.kit)))
         }
         Err(Leave { end, parting }) => {
+            let reactor = &worker.kit.reactor;
             let to_head = facts.asked.as_ref().is_some_and(|asked| &*asked.method == "HEAD");
             match parting {
                 Parting::Say(answer) if to_head => {
-                    farewell::say(&downstream, Some(&reject::without_body(answer))).await;
+                    farewell::say(reactor, &downstream, Some(&reject::without_body(answer))).await;
                 }
-                Parting::Say(answer) => farewell::say(&downstream, Some(&answer)).await,
-                Parting::Quiet => farewell::say(&downstream, None).await,
+                Parting::Say(answer) => farewell::say(reactor, &downstream, Some(&answer)).await,
+                Parting::Quiet => farewell::say(reactor, &downstream, None).await,
                 Parting::Reset => downstream.reset_on_close(),
             }
             Err(end)
@@ -119,35 +118,38 @@ async fn switch(
     facts: &mut Facts,
     downstream: &Stream,
 ) -> Result<Switched, Leave> {
+    let reactor = &worker.kit.reactor;
     let by = deadline(facts, worker.handshake_longest());
-    let request = timeout_at(by, request::read(worker, facts, downstream));
-    let mut request = request.await.unwrap_or_else(|_| Err(request::late(worker, facts)))?;
+    let request = reactor.timeout_at(by, request::read(worker, facts, downstream)).await;
+    let mut request = request.unwrap_or_else(|| Err(request::late(worker, facts)))?;
 
     let by = deadline(facts, worker.config.routes[request.route].timeouts.handshake);
-    match timeout_at(by, request.complete_body(downstream)).await {
-        Ok(complete) if tokio::time::Instant::now() < by => complete?,
+    match reactor.timeout_at(by, request.complete_body(downstream)).await {
+        Some(complete) if Instant::now() < by => complete?,
         // Its body is late, or it had used up its time before its route was known.
         _ => return Err(request::late(worker, facts)),
     }
 
-    let connected = timeout_at(by, connect::connect(worker, facts, request.route)).await;
-    let upstream = connected
-        .unwrap_or_else(|_| Err(response::late(Stage::Connect)))
+    let connect = connect::connect(worker, facts, request.route);
+    let upstream = reactor
+        .timeout_at(by, connect)
+        .await
+        .unwrap_or_else(|| Err(response::late(Stage::Connect)))
         .map_err(|end| response::failed(worker, facts, end))?;
 
     let answer = response::read(worker, facts, &request, downstream, upstream);
-    let verdict = match timeout_at(by, answer).await {
-        Ok(verdict) => verdict?,
-        Err(_) => return Err(response::failed(worker, facts, response::late(Stage::Response))),
+    let verdict = match reactor.timeout_at(by, answer).await {
+        Some(verdict) => verdict?,
+        None => return Err(response::failed(worker, facts, response::late(Stage::Response))),
     };
 
     match verdict {
         Verdict::Switch { upstream, head_data, sent } => {
             worker.counters.upgrade(UpgradeResult::Switched);
             facts.handshake = Some(facts.accepted.elapsed());
-            let (engine, _) = worker.engines[request.route];
-            let to_upstream = Way::new(engine, request.head_data(), 0);
-            let to_downstream = Way::new(engine, head_data, sent);
+            let carriage = worker.carriage[request.route];
+            let to_upstream = carriage.way(request.head_data(), 0);
+            let to_downstream = carriage.way(head_data, sent);
             for (way, direction) in [&to_upstream, &to_downstream].into_iter().zip(Direction::BOTH)
             {
                 let half = way.half();
@@ -158,15 +160,14 @@ async fn switch(
         Verdict::Answer { upstream, answer } => {
             worker.counters.upgrade(UpgradeResult::Answered);
             let idle = worker.config.routes[request.route].timeouts.idle;
-            Err(answer::relay(&upstream, downstream, answer, idle).await)
+            Err(answer::relay(reactor, &upstream, downstream, answer, idle).await)
         }
     }
 }
 
 /// The `handshake` timer counts from accept, whatever was reached meanwhile.
-fn deadline(facts: &Facts, handshake: std::time::Duration) -> tokio::time::Instant {
-    let limit: Instant = facts.accepted + handshake;
-    limit.into()
+fn deadline(facts: &Facts, handshake: std::time::Duration) -> Instant {
+    facts.accepted + handshake
 }
 
 /// Runs an exchange until it is over or the worker stops.

@@ -10,10 +10,12 @@ use ulid::Ulid;
 
 use super::facts::Facts;
 use super::timers::{Due, Timers};
+use super::worker::Open;
 use crate::error::Kind;
 use crate::metrics::{Direction, Engine};
 use crate::relay::idle::Watch;
-use crate::relay::{Carried, Live};
+use crate::relay::{Carried, Relay};
+use crate::sys::reactor::Reactor;
 
 /// What a running session is told to do.
 #[derive(Debug)]
@@ -33,17 +35,28 @@ pub struct Move {
     pub engine: Option<Engine>,
 }
 
-/// One live session.
+/// A session after its 101: all that it is.
+pub struct Joined {
+    /// Its sockets, pipes and counts.
+    pub relay: Relay,
+    /// What is known of its exchange.
+    pub facts: Box<Facts>,
+    /// Its share in the worker's count of connections.
+    pub open: Open,
+}
+
+/// One live session, and what the worker around it has to know.
 pub struct Seat {
-    facts: RefCell<Option<Box<Facts>>>,
-    live: Rc<Live>,
+    /// Taken when the session ends or moves.
+    joined: RefCell<Option<Joined>>,
     route: u16,
+    /// Whether it waits for its turn already.
+    queued: Cell<bool>,
+    watches_half_close: Cell<bool>,
     watch: Cell<Option<Watch>>,
     serial: Cell<u64>,
-    watches_half_close: Cell<bool>,
     /// Boxed, since there is none for as long as a session lives, but for a moment.
     order: Cell<Option<Box<Order>>>,
-    waker: RefCell<Option<Waker>>,
 }
 
 /// A session as the process shows it.
@@ -66,6 +79,10 @@ pub struct SessionView {
 pub struct Registry {
     seats: RefCell<Slab<Rc<Seat>>>,
     timers: Timers,
+    /// Keys of the sessions that have something to do.
+    queue: RefCell<Vec<usize>>,
+    /// Wakes the one who goes through the queue.
+    bell: RefCell<Option<Waker>>,
 }
 
 /// The two timers of a relay.
@@ -84,24 +101,23 @@ impl std::fmt::Debug for Seat {
 }
 
 impl Seat {
-    /// A seat for a session whose relay counts into `live`.
-    pub fn new(mut facts: Box<Facts>, live: Rc<Live>) -> Rc<Seat> {
-        facts.pack();
+    /// A seat for a joined session.
+    pub fn new(mut joined: Joined) -> Rc<Seat> {
+        joined.facts.pack();
         Rc::new(Seat {
-            route: facts.route.expect("a joined session has a route"),
-            facts: RefCell::new(Some(facts)),
-            live,
+            route: joined.facts.route.expect("a joined session has a route"),
+            joined: RefCell::new(Some(joined)),
+            queued: Cell::new(false),
+            watches_half_close: Cell::new(false),
             watch: Cell::new(None),
             serial: Cell::new(0),
-            watches_half_close: Cell::new(false),
             order: Cell::new(None),
-            waker: RefCell::new(None),
         })
     }
 
-    /// The session's id, until its facts are taken.
+    /// The session's id, until it has left.
     fn id(&self) -> Option<Ulid> {
-        self.facts.borrow().as_ref().map(|facts| facts.id)
+        self.joined.borrow().as_ref().map(|joined| joined.facts.id)
     }
 
     /// Index of the session's route.
@@ -114,25 +130,14 @@ impl Seat {
         self.order.take().map(|order| *order)
     }
 
-    /// Gives an order and wakes the session. A later order replaces an earlier one that was not seen yet.
-    pub fn order(&self, order: Order) {
-        self.order.set(Some(Box::new(order)));
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
+    /// Lets `look` look at the relay, or change it; `None` when the session has left.
+    pub fn with_relay<T>(&self, look: impl FnOnce(&mut Relay) -> T) -> Option<T> {
+        self.joined.borrow_mut().as_mut().map(|joined| look(&mut joined.relay))
     }
 
-    /// Remembers how to wake the session.
-    pub fn wakes(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-    }
-
-    /// The facts, when the session leaves its seat.
-    pub fn take_facts(&self) -> Box<Facts> {
-        self.facts.borrow_mut().take().expect("facts are taken once, at the end")
+    /// Bytes moved so far, as a number that changes with each.
+    fn progress(&self) -> u64 {
+        self.with_relay(|relay| relay.live().progress()).unwrap_or_default()
     }
 }
 
@@ -140,8 +145,63 @@ impl Registry {
     /// Gives a session its seat and starts its idle timer.
     pub fn seat(&self, seat: Rc<Seat>, windows: &Windows) -> usize {
         let key = self.seats.borrow_mut().insert(Rc::clone(&seat));
+        seat.with_relay(|relay| relay.attach(key));
         self.watch(key, &seat, windows.idle);
         key
+    }
+
+    /// The seat with this key.
+    pub fn get(&self, key: usize) -> Option<Rc<Seat>> {
+        self.seats.borrow().get(key).map(Rc::clone)
+    }
+
+    /// Lets the session have a turn, soon. Somebody else may have its seat by then: a turn does no harm.
+    pub fn enqueue(&self, key: usize) {
+        if let Some(seat) = self.seats.borrow().get(key)
+            && !seat.queued.replace(true)
+        {
+            self.queue.borrow_mut().push(key);
+        }
+    }
+
+    /// Gives each session of the queue its turn. Who is put in meanwhile comes next time.
+    pub fn take_turns(&self, mut turn: impl FnMut(usize, Rc<Seat>)) {
+        let mut queue = self.queue.take();
+        for key in queue.drain(..) {
+            if let Some(seat) = self.get(key) {
+                seat.queued.set(false);
+                turn(key, seat);
+            }
+        }
+        // The larger of the two keeps its memory for the next time.
+        let mut next = self.queue.borrow_mut();
+        if next.is_empty() {
+            *next = queue;
+        }
+    }
+
+    /// Whether somebody waits for a turn.
+    pub fn has_queue(&self) -> bool {
+        !self.queue.borrow().is_empty()
+    }
+
+    /// Names the task that is woken when an order is given.
+    pub fn bell_for(&self, cx: &Context<'_>) {
+        let mut bell = self.bell.borrow_mut();
+        if !bell.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *bell = Some(cx.waker().clone());
+        }
+    }
+
+    /// Gives an order and a turn to obey it. A later order replaces an earlier one that was not seen yet.
+    pub fn order(&self, key: usize, order: Order) {
+        if let Some(seat) = self.get(key) {
+            seat.order.set(Some(Box::new(order)));
+        }
+        self.enqueue(key);
+        if let Some(bell) = &*self.bell.borrow() {
+            bell.wake_by_ref();
+        }
     }
 
     /// One side has ended: the shorter timer counts from now on. Costs nothing when it is known already.
@@ -157,9 +217,18 @@ impl Registry {
         self.watch(key, seat, window);
     }
 
-    /// Frees the seat.
-    pub fn leave(&self, key: usize) {
-        self.seats.borrow_mut().remove(key);
+    /// Frees the seat, and hands back who had it.
+    pub fn leave(&self, key: usize) -> Option<Joined> {
+        let seat = self.seats.borrow_mut().try_remove(key);
+        seat.and_then(|seat| seat.joined.take())
+    }
+
+    /// Drops all sessions: each of them keeps its worker, which keeps them.
+    pub fn clear(&self) {
+        let seats = std::mem::take(&mut *self.seats.borrow_mut());
+        for (_, seat) in seats {
+            drop(seat.joined.take());
+        }
     }
 
     /// Live sessions.
@@ -174,20 +243,21 @@ impl Registry {
 
     /// Gives every session an order.
     pub fn order_all(&self, order: impl Fn() -> Order) {
-        for (_, seat) in self.seats.borrow().iter() {
-            seat.order(order());
+        let keys: Vec<usize> = self.seats.borrow().iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.order(key, order());
         }
     }
 
     /// Gives one session an order; false when there is no such session here.
     pub fn order_one(&self, id: &str, order: Order) -> bool {
         let Ok(id) = Ulid::from_string(id) else { return false };
-        let seats = self.seats.borrow();
-        let found = seats.iter().find(|(_, seat)| seat.id() == Some(id));
-        if let Some((_, seat)) = found {
-            seat.order(order);
+        let key =
+            self.seats.borrow().iter().find(|(_, seat)| seat.id() == Some(id)).map(|(key, _)| key);
+        if let Some(key) = key {
+            self.order(key, order);
         }
-        found.is_some()
+        key.is_some()
     }
 
     /// All sessions, as they are now.
@@ -196,26 +266,27 @@ impl Registry {
             id: seat.id().map(|id| id.to_string()).unwrap_or_default(),
             worker,
             route: seat.route(),
-            carried: Direction::BOTH.map(|direction| seat.live.carried(direction)),
+            carried: seat
+                .with_relay(|relay| Direction::BOTH.map(|way| relay.live().carried(way)))
+                .unwrap_or_default(),
             half_closed: seat.watches_half_close.get(),
         };
         self.seats.borrow().iter().map(|(_, seat)| view(seat)).collect()
     }
 
     /// Looks at each session's progress when it is due, for as long as the worker runs.
-    pub async fn watch_progress(&self) {
+    pub async fn watch_progress(&self, reactor: &Rc<Reactor>) {
         loop {
-            let due = self.timers.next().await;
-            let seat = self.seats.borrow().get(due.seat).map(Rc::clone);
-            let Some(seat) = seat.filter(|seat| seat.serial.get() == due.serial) else { continue };
+            let due = self.timers.next(reactor).await;
+            let Some(seat) = self.get(due.seat).filter(|seat| seat.serial.get() == due.serial)
+            else {
+                continue;
+            };
             let Some(mut watch) = seat.watch.get() else { continue };
-            if watch.expired(seat.live.progress()) {
+            if watch.expired(seat.progress()) {
                 let half_closed = seat.watches_half_close.get();
-                seat.order(Order::End(if half_closed {
-                    Kind::HalfCloseTimeout
-                } else {
-                    Kind::IdleTimeout
-                }));
+                let kind = if half_closed { Kind::HalfCloseTimeout } else { Kind::IdleTimeout };
+                self.order(due.seat, Order::End(kind));
             } else {
                 seat.watch.set(Some(watch));
                 self.set(Due { at: Instant::now() + watch.period(), ..due });
@@ -225,7 +296,7 @@ impl Registry {
 
     fn watch(&self, key: usize, seat: &Seat, window: Option<Duration>) {
         seat.serial.set(next_serial());
-        let watch = window.map(|window| Watch::new(window, seat.live.progress()));
+        let watch = window.map(|window| Watch::new(window, seat.progress()));
         seat.watch.set(watch);
         if let Some(watch) = watch {
             let at = Instant::now() + watch.period();

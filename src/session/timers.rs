@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::rc::Rc;
 use std::time::Instant;
 
 use tokio::sync::Notify;
+
+use crate::sys::reactor::Reactor;
 
 /// When a session's progress has to be looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,18 +53,18 @@ impl Timers {
     }
 
     /// The next due time, once it has come.
-    pub async fn next(&self) -> Due {
+    pub async fn next(&self, reactor: &Rc<Reactor>) -> Due {
         loop {
             let first = self.heap.borrow().peek().map(|first| first.0.at);
             let waited = match first {
-                Some(at) => tokio::time::timeout_at(at.into(), self.earlier.notified()).await,
+                Some(at) => reactor.timeout_at(at, self.earlier.notified()).await,
                 None => {
                     self.earlier.notified().await;
-                    Ok(())
+                    Some(())
                 }
             };
             // An earlier time came in, or the first one came, or it was thrown away meanwhile.
-            if waited.is_err()
+            if waited.is_none()
                 && let Some(due) = self.pop_until(first)
             {
                 return due;
@@ -86,30 +89,28 @@ mod tests {
 
     use super::*;
 
-    fn in_runtime<T>(work: impl Future<Output = T>) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        runtime.expect("a runtime").block_on(work)
-    }
-
     #[test]
     fn due_times_come_in_their_order_however_they_were_set() {
-        in_runtime(async {
+        let reactor = Rc::new(Reactor::new().expect("descriptors"));
+        reactor.run_alone(async {
             let (timers, now) = (Timers::default(), Instant::now());
             for (seat, ms) in [(0, 30), (1, 10), (2, 20)] {
                 timers.set(Due { at: now + Duration::from_millis(ms), seat, serial: 0 });
             }
-            let seats = [timers.next().await, timers.next().await, timers.next().await];
-            assert_eq!(seats.map(|due| due.seat), [1, 2, 0]);
+            for seat in [1, 2, 0] {
+                assert_eq!(timers.next(&reactor).await.seat, seat);
+            }
             assert!(Instant::now() >= now + Duration::from_millis(30));
         });
     }
 
     #[test]
     fn a_due_time_that_comes_in_before_the_first_wakes_the_one_who_waits() {
-        in_runtime(async {
+        let reactor = Rc::new(Reactor::new().expect("descriptors"));
+        reactor.run_alone(async {
             let (timers, now) = (Timers::default(), Instant::now());
             timers.set(Due { at: now + Duration::from_secs(3600), seat: 0, serial: 0 });
-            let mut next = pin!(timers.next());
+            let mut next = pin!(timers.next(&reactor));
             assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
             timers.set(Due { at: now, seat: 1, serial: 0 });
             assert_eq!(next.await.seat, 1);
@@ -118,11 +119,12 @@ mod tests {
 
     #[test]
     fn an_entry_thrown_away_does_not_bring_the_one_behind_it_forward() {
-        in_runtime(async {
+        let reactor = Rc::new(Reactor::new().expect("descriptors"));
+        reactor.run_alone(async {
             let (timers, now) = (Timers::default(), Instant::now());
             timers.set(Due { at: now, seat: 0, serial: 0 });
             timers.set(Due { at: now + Duration::from_secs(3600), seat: 1, serial: 0 });
-            let mut next = pin!(timers.next());
+            let mut next = pin!(timers.next(&reactor));
             timers.retain(|due| due.seat == 1);
             assert_eq!(timers.entries(), 1);
             let polled = next.as_mut().poll(&mut Context::from_waker(Waker::noop()));

@@ -11,12 +11,23 @@ use super::access_log::LogSender;
 use super::registry::{Moved, Order, Registry, Windows};
 use crate::config::{Config, Mode};
 use crate::metrics::{Counters, Engine};
-use crate::relay::Kit;
+use crate::relay::{Kit, Way};
 use crate::route::Routes;
 use crate::sys::net::TcpOptions;
 
 /// Answers a request that asks for no upgrade with a complete response.
 pub type Page = Box<dyn Fn(&str, &str) -> Vec<u8>>;
+
+/// How the sessions of a route are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carriage {
+    /// The engine that both directions begin with.
+    pub engine: Engine,
+    /// Whether the traffic of a direction decides from then on.
+    pub adaptive: bool,
+    /// The word for why, in the log.
+    pub reason: &'static str,
+}
 
 /// Gives a session to the worker with this index, or gives it back.
 type HandOver = Box<dyn Fn(usize, Box<Moved>) -> Result<(), Box<Moved>>>;
@@ -29,8 +40,8 @@ pub struct Worker {
     pub config: Arc<Config>,
     /// Routes made ready for look-up.
     pub routes: Arc<Routes>,
-    /// The engine each route's sessions start with, by index; and why.
-    pub engines: Arc<[(Engine, &'static str)]>,
+    /// How the sessions of each route are carried, by index.
+    pub carriage: Arc<[Carriage]>,
     /// Its counters.
     pub counters: Arc<Counters>,
     /// What its relays share.
@@ -59,6 +70,14 @@ pub struct Worker {
     pub stopped: Cell<bool>,
     /// Whether a connection's task panicked: a defect, which [`crate::server::Gateway::join`] reports.
     pub panicked: Cell<bool>,
+}
+
+impl Carriage {
+    /// A direction at its beginning, owing `head_data`, of which `given` bytes went out with the head.
+    pub fn way(&self, head_data: Vec<u8>, given: usize) -> Way {
+        let way = Way::new(self.engine, head_data, given);
+        if self.adaptive { way.adaptive() } else { way }
+    }
 }
 
 impl Worker {

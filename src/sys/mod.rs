@@ -8,6 +8,7 @@ pub mod net;
 pub mod pipe;
 pub mod probe;
 pub mod random;
+pub mod reactor;
 pub mod ring;
 pub mod sockopt;
 pub mod splice;

@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
-use tokio::io::unix::AsyncFd;
 
+use super::reactor::Reactor;
+use super::stream::Stream;
 use super::{Errno, cvt};
 
 /// Options of a TCP socket, both legs.
@@ -104,16 +106,18 @@ pub fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
 /// A listening socket, registered with the worker's reactor.
 #[derive(Debug)]
 pub struct Acceptor {
-    io: AsyncFd<OwnedFd>,
+    /// There until this is dropped.
+    socket: Option<Stream>,
 }
 
 impl Acceptor {
-    /// Registers a listening socket with the reactor of the current thread's runtime.
-    pub fn new(fd: OwnedFd) -> io::Result<Acceptor> {
-        // SAFETY: `OwnedFd` always answers with the one descriptor that it owns, and it is not closed
-        // before `AsyncFd` deregisters it on drop.
-        let io = unsafe { AsyncFd::register(fd) }?;
-        Ok(Acceptor { io })
+    /// Registers a listening socket.
+    ///
+    /// # Errors
+    ///
+    /// epoll_ctl(2): no memory, or no room in epoll.
+    pub fn new(fd: OwnedFd, reactor: &Rc<Reactor>) -> io::Result<Acceptor> {
+        Ok(Acceptor { socket: Some(Stream::new(fd, reactor)?) })
     }
 
     /// The next connection and, over TCP, its peer; pending when none is there.
@@ -121,10 +125,11 @@ impl Acceptor {
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(OwnedFd, Option<SocketAddr>)>> {
+        let socket = self.socket.as_ref().expect("it is there until the drop");
         loop {
-            let mut guard = ready!(self.io.poll_read_ready(cx))?;
-            match accept(self.io.get_ref().as_fd()) {
-                Err(error) if Errno::of(&error) == Errno::Again => guard.clear_ready(),
+            ready!(socket.poll_readable(cx));
+            match accept(socket.as_fd()) {
+                Err(error) if Errno::of(&error) == Errno::Again => socket.clear_readable(),
                 result => return Poll::Ready(result),
             }
         }
@@ -132,7 +137,14 @@ impl Acceptor {
 
     /// The next connection if one is there now.
     pub fn accept_now(&self) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
-        accept(self.io.get_ref().as_fd())
+        accept(self.socket.as_ref().expect("it is there until the drop").as_fd())
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        // Deregistered in order, since other workers may hold descriptors of the same Unix listener.
+        drop(self.socket.take().map(Stream::into_fd));
     }
 }
 

@@ -14,17 +14,16 @@ mod watches;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 pub use self::chunk::Chunk;
 use self::pool::Pool;
 use self::watches::Watches;
+use super::reactor::{Place, Reactor, Ready};
 
 /// How a ring is made.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +39,10 @@ pub struct Setup {
 
 /// A ring and its provided buffers. It belongs to the thread that made it.
 pub struct Ring {
-    io: AsyncFd<IoUring>,
+    io: IoUring,
+    /// Where the reactor knows its descriptor.
+    place: Place,
+    reactor: Rc<Reactor>,
     pool: Rc<Pool>,
     flights: Slab<Flight>,
     watches: Watches,
@@ -88,28 +90,30 @@ pub enum Patience {
 }
 
 impl Ring {
-    /// A ring whose descriptor is registered with the runtime of the current thread.
+    /// A ring whose descriptor is watched by `reactor`.
     ///
     /// # Errors
     ///
     /// io_uring is refused here, the kernel is older than 6.0, or there is no descriptor or memory left.
-    pub fn new(setup: Setup) -> io::Result<Ring> {
-        let ring = IoUring::builder()
+    pub fn new(setup: Setup, reactor: &Rc<Reactor>) -> io::Result<Ring> {
+        let io = IoUring::builder()
             .setup_single_issuer()
             .setup_coop_taskrun()
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .dontfork()
             .build(SUBMISSIONS)?;
-        let pool = Pool::register(&ring, setup.buffers, setup.buffer_bytes)?;
-        // SAFETY: a ring always answers with the one descriptor that it owns, and it is not closed before
-        // `AsyncFd` deregisters it, on drop.
-        let io = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
+        let pool = Pool::register(&io, setup.buffers, setup.buffer_bytes)?;
+        let watches = Watches::new()?;
+        // SAFETY: the ring keeps its descriptor open until after `forget`, on drop.
+        let place = reactor.add_ring(unsafe { BorrowedFd::borrow_raw(io.as_raw_fd()) })?;
         let mut ring = Ring {
             io,
+            place,
+            reactor: Rc::clone(reactor),
             pool,
             flights: Slab::new(),
-            watches: Watches::new()?,
+            watches,
             is_watching: false,
             hung_up: false,
             receive_bytes_max: 0,
@@ -209,7 +213,7 @@ impl Ring {
     /// The next completion that has been made.
     pub fn completion(&mut self) -> Option<Done> {
         loop {
-            let done = self.io.get_mut().completion().next()?;
+            let done = self.io.completion().next()?;
             let buffer = cqueue::buffer_select(done.flags()).map(|id| {
                 let len = u32::try_from(done.result()).unwrap_or(0);
                 Chunk::pooled(self.pool.buffer(id, len))
@@ -238,11 +242,10 @@ impl Ring {
 
     /// Submits what is queued.
     pub fn enter(&mut self) -> io::Result<()> {
-        let queued = u32::try_from(self.io.get_mut().submission().len()).unwrap_or(u32::MAX);
+        let queued = u32::try_from(self.io.submission().len()).unwrap_or(u32::MAX);
         // SAFETY: no argument is passed. What the entries refer to is kept by their flights.
-        let entered = unsafe {
-            self.io.get_ref().submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None)
-        };
+        let entered =
+            unsafe { self.io.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) };
         passable(entered)
     }
 
@@ -250,24 +253,24 @@ impl Ring {
     pub fn enter_and_wait(&mut self, at_most: Duration) -> io::Result<()> {
         let bound = types::Timespec::new().sec(at_most.as_secs()).nsec(at_most.subsec_nanos());
         let arguments = types::SubmitArgs::new().timespec(&bound);
-        passable(self.io.get_ref().submitter().submit_with_args(1, &arguments))
+        passable(self.io.submitter().submit_with_args(1, &arguments))
     }
 
     /// Whether [`Ring::enter`] has something to do: entries to submit, or completions for which there was no
     /// room.
     pub fn has_work(&mut self) -> bool {
-        let queue = self.io.get_mut().submission();
+        let queue = self.io.submission();
         !queue.is_empty() || queue.cq_overflow()
     }
 
     /// Ready when there may be completions; registers the task when not.
-    pub fn poll_due(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.io.poll_read_ready(cx))?.clear_ready();
-        // Again, now that it is clear: only this lets the next edge wake the task.
-        while let Poll::Ready(guard) = self.io.poll_read_ready(cx) {
-            guard?.clear_ready();
+    pub fn poll_due(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.reactor.ready(self.place).has(Ready::READABLE) {
+            self.reactor.clear(self.place, Ready::READABLE);
+            return Poll::Ready(());
         }
-        Poll::Ready(Ok(()))
+        self.reactor.wake_task(self.place, cx);
+        Poll::Pending
     }
 
     fn wait_for_watches(&mut self) {
@@ -287,7 +290,7 @@ impl Ring {
             // SAFETY: the socket and the bytes that the entry names are kept by its flight until its last
             // completion; provided buffers are kept by the pool. A cancellation names neither, and the watches
             // are kept by the ring.
-            if unsafe { self.io.get_mut().submission().push(entry) }.is_ok() {
+            if unsafe { self.io.submission().push(entry) }.is_ok() {
                 return;
             }
             // The queue is full. Entries are consumed even when they fail, so this makes room.
@@ -323,11 +326,12 @@ impl std::fmt::Debug for Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        self.reactor.forget(self.place);
         let _ = self.enter();
         let all = types::CancelBuilder::any();
         let bound = types::Timespec::new().sec(CANCEL_WAIT.as_secs());
         if !self.flights.is_empty() {
-            let _ = self.io.get_ref().submitter().register_sync_cancel(Some(bound), all);
+            let _ = self.io.submitter().register_sync_cancel(Some(bound), all);
         }
         for _ in 0..CANCEL_ROUNDS {
             while self.completion().is_some() {}
@@ -336,8 +340,7 @@ impl Drop for Ring {
             }
             let _ = self.enter_and_wait(CANCEL_WAIT);
         }
-        if self.io.get_ref().submitter().unregister_buf_ring(pool::GROUP).is_err()
-            || !self.flights.is_empty()
+        if self.io.submitter().unregister_buf_ring(pool::GROUP).is_err() || !self.flights.is_empty()
         {
             // The kernel may still write to the buffers and read what is being sent.
             std::mem::forget((Rc::clone(&self.pool), std::mem::take(&mut self.flights)));

@@ -25,6 +25,11 @@ pub fn unsent_bytes(socket: BorrowedFd<'_>) -> usize {
     ioctl_int(socket, SIOCOUTQNSD).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(0))
 }
 
+/// Bytes that a stream socket could be read of now (`SIOCINQ`); none are counted beyond an urgent byte.
+pub fn unread_bytes(socket: BorrowedFd<'_>) -> Option<usize> {
+    ioctl_int(socket, libc::FIONREAD).ok().and_then(|bytes| usize::try_from(bytes).ok())
+}
+
 /// Takes the pending error off the socket (`SO_ERROR`): a later read or splice will not report it again.
 pub fn take_error(socket: BorrowedFd<'_>) -> Option<io::Error> {
     let mut errno: libc::c_int = 0;
@@ -60,7 +65,7 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
 
 fn ioctl_int(socket: BorrowedFd<'_>, request: libc::c_ulong) -> io::Result<libc::c_int> {
     let mut answer: libc::c_int = 0;
-    // SAFETY: both requests write one int to the pointer, which outlives the call.
+    // SAFETY: these requests write one int to the pointer, which outlives the call.
     cvt(unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut answer) } as isize)?;
     Ok(answer)
 }

@@ -1,29 +1,29 @@
 //! A connected stream socket, registered once with the worker's reactor.
 //!
-//! The socket's readiness is edge-triggered: "ready" means that a call is worth trying, and is cleared
-//! only when a call said `EAGAIN`. One task owns a stream, so one waker per direction is enough.
+//! During the exchange one task owns a stream and waits for it; after the join a session does, which is told
+//! of events by its key and asks here what they were.
 
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
+use super::reactor::{Place, Reactor, Ready};
 use super::{Errno, cvt, sockopt};
 
 /// A non-blocking TCP or Unix stream socket; closed on drop.
 #[derive(Debug)]
 pub struct Stream {
-    io: AsyncFd<OwnedFd>,
+    /// There until it is handed back.
+    fd: Option<OwnedFd>,
+    place: Place,
+    reactor: Rc<Reactor>,
 }
 
-/// Edges that wake or inform the task that owns a stream; `PRIORITY` is an urgent byte.
-const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
-
-/// What [`Stream::poll_readable`] saw.
+/// What a look at a socket's readiness saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readable {
     /// Bytes may be there.
@@ -32,18 +32,34 @@ pub enum Readable {
     Ended,
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.fd.is_some() {
+            self.reactor.forget(self.place);
+        }
+    }
+}
+
 impl Stream {
-    /// Registers `fd`, which must be `O_NONBLOCK`, with the reactor of the current thread's runtime.
-    pub fn new(fd: OwnedFd) -> io::Result<Stream> {
-        // SAFETY: `OwnedFd` always answers with the one descriptor that it owns, and it is not closed
-        // before `AsyncFd` deregisters it, on drop or in `into_inner`.
-        let io = unsafe { AsyncFd::register_with_interest(fd, INTEREST) }?;
-        Ok(Stream { io })
+    /// Registers `fd`, which must be `O_NONBLOCK`.
+    ///
+    /// # Errors
+    ///
+    /// epoll_ctl(2): no memory, or no room in epoll.
+    pub fn new(fd: OwnedFd, reactor: &Rc<Reactor>) -> io::Result<Stream> {
+        let place = reactor.add(fd.as_fd())?;
+        Ok(Stream { fd: Some(fd), place, reactor: Rc::clone(reactor) })
     }
 
     /// Deregisters the socket and hands it back, open.
-    pub fn into_fd(self) -> OwnedFd {
-        self.io.into_inner()
+    pub fn into_fd(mut self) -> OwnedFd {
+        self.reactor.remove(self.place, self.as_fd());
+        self.fd.take().expect("it is handed back once")
+    }
+
+    /// The reactor that watches it.
+    pub fn reactor(&self) -> &Rc<Reactor> {
+        &self.reactor
     }
 
     /// recv(2); 0 is the end.
@@ -69,61 +85,99 @@ impl Stream {
 
     /// Ends the direction that we write (`SHUT_WR`).
     pub fn shutdown_write(&self) -> io::Result<()> {
-        SockRef::from(&self.io).shutdown(std::net::Shutdown::Write)
+        SockRef::from(self).shutdown(std::net::Shutdown::Write)
     }
 
     /// Makes the coming close a reset (`SO_LINGER` 0).
     pub fn reset_on_close(&self) {
         // A socket that is gone already needs no reset, so the answer does not matter.
-        let _ = SockRef::from(&self.io).set_linger(Some(std::time::Duration::ZERO));
+        let _ = SockRef::from(self).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Events are told to the session with this key from now on.
+    pub fn attach(&self, session: usize) {
+        self.reactor.wake_session(self.place, session);
+    }
+
+    /// Events are told to nobody: whoever drives the reactor looks by himself.
+    pub fn attach_nobody(&self) {
+        self.reactor.wake_nobody(self.place);
     }
 
     /// Whether the next byte to read is the urgent byte (rule R3). The kernel is asked only where the reactor
     /// has seen an urgent byte, or an end, at all: most sessions never see one.
     pub fn at_urgent_mark(&self) -> bool {
-        let seen = self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok();
-        seen && sockopt::at_urgent_mark(self.as_fd())
+        let ready = self.reactor.ready(self.place);
+        ready.has(Ready::PRIORITY.or(Ready::READ_CLOSED)) && sockopt::at_urgent_mark(self.as_fd())
     }
 
-    /// Whether a read is worth trying; registers the task when not.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<Readable>> {
-        let guard = ready!(self.io.poll_read_ready(cx))?;
-        let ended = guard.ready().is_read_closed();
-        Poll::Ready(Ok(if ended { Readable::Ended } else { Readable::Maybe }))
+    /// Whether there is nothing to read now: no byte, no urgent byte. An end that was not seen yet brings an
+    /// event of its own.
+    pub fn has_no_bytes(&self) -> bool {
+        let ready = self.reactor.ready(self.place);
+        !ready.has(Ready::PRIORITY) && sockopt::unread_bytes(self.as_fd()) == Some(0)
     }
 
-    /// A read said `EAGAIN`: forget the readiness that led to it.
-    ///
-    /// Nothing is lost between the call and this: the reactor of a current-thread runtime runs only
-    /// between polls, and an edge that arrives in between is still queued in epoll.
-    pub fn clear_readable(&self, cx: &mut Context<'_>) {
-        if let Poll::Ready(Ok(mut guard)) = self.io.poll_read_ready(cx) {
-            guard.clear_ready();
+    /// Whether a read is worth trying.
+    pub fn readable(&self) -> Option<Readable> {
+        let ready = self.reactor.ready(self.place);
+        if ready.has(Ready::READ_CLOSED) {
+            return Some(Readable::Ended);
         }
+        ready.has(Ready::READABLE).then_some(Readable::Maybe)
     }
 
-    /// A write said `EAGAIN`: registers the task for the next edge. True when the connection is gone in
-    /// both directions (`EPOLLHUP`, `EPOLLERR`): no edge will come.
+    /// A read said `EAGAIN`, or took all there was: forget the readiness that led to it. An end stays known.
+    ///
+    /// Nothing is lost between the call and this: an edge that arrives in between is still queued in epoll.
+    pub fn clear_readable(&self) {
+        self.reactor.clear(self.place, Ready::READABLE);
+    }
+
+    /// Whether the connection is gone in both directions (`EPOLLHUP`, `EPOLLERR`): then no edge will come for
+    /// a write that said `EAGAIN`, for which else there will be one.
     ///
     /// Every write is tried before it waits, so readiness seen here is always stale and is cleared.
-    pub fn poll_hangup(&self, cx: &mut Context<'_>) -> bool {
-        loop {
-            match self.io.poll_write_ready(cx) {
-                Poll::Ready(Ok(guard)) if guard.ready().is_write_closed() => return true,
-                Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
-                Poll::Ready(Err(_)) => return true,
-                Poll::Pending => return false,
+    pub fn hangup(&self) -> bool {
+        self.reactor.clear(self.place, Ready::WRITABLE);
+        self.reactor.ready(self.place).has(Ready::WRITE_CLOSED)
+    }
+
+    /// [`Stream::readable`]; the task is woken by the next event when there is nothing to read.
+    pub fn poll_readable(&self, cx: &Context<'_>) -> Poll<Readable> {
+        match self.readable() {
+            Some(readable) => Poll::Ready(readable),
+            None => {
+                self.reactor.wake_task(self.place, cx);
+                Poll::Pending
             }
         }
+    }
+
+    /// [`Stream::hangup`]; the task is woken by the next event when it is not.
+    pub fn poll_hangup(&self, cx: &Context<'_>) -> bool {
+        let gone = self.hangup();
+        if !gone {
+            self.reactor.wake_task(self.place, cx);
+        }
+        gone
     }
 
     /// Waits until a started connect has come to its end, and says which.
     pub async fn connected(&self) -> io::Result<()> {
         // On a short path the answer is there already, and asking costs less than a turn of the reactor.
-        if SockRef::from(&self.io).peer_addr().is_ok() {
+        if SockRef::from(self).peer_addr().is_ok() {
             return Ok(());
         }
-        poll_fn(|cx| self.io.poll_write_ready(cx).map_ok(drop)).await?;
+        poll_fn(|cx| {
+            let ready = self.reactor.ready(self.place);
+            if ready.has(Ready::WRITABLE.or(Ready::WRITE_CLOSED)) {
+                return Poll::Ready(());
+            }
+            self.reactor.wake_task(self.place, cx);
+            Poll::Pending
+        })
+        .await;
         sockopt::take_error(self.as_fd()).map_or(Ok(()), Err)
     }
 
@@ -137,14 +191,14 @@ impl Stream {
     /// A read that leaves room in `buf` has taken all there was: what comes later brings an edge of its own.
     pub fn poll_receive(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            let readable = ready!(self.poll_readable(cx))?;
+            let readable = ready!(self.poll_readable(cx));
             match self.recv(buf) {
                 Err(e) if Errno::of(&e) == Errno::Interrupted => {}
                 Err(e) if Errno::of(&e) == Errno::Again && readable == Readable::Maybe => {
-                    self.clear_readable(cx);
+                    self.clear_readable();
                 }
                 Ok(n) if n > 0 && n < buf.len() => {
-                    self.clear_readable(cx);
+                    self.clear_readable();
                     return Poll::Ready(Ok(n));
                 }
                 result => return Poll::Ready(result),
@@ -175,12 +229,12 @@ impl Stream {
     }
 
     fn raw(&self) -> i32 {
-        self.io.get_ref().as_raw_fd()
+        self.as_fd().as_raw_fd()
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.io.get_ref().as_fd()
+        self.fd.as_ref().expect("it was not handed back").as_fd()
     }
 }

@@ -15,6 +15,8 @@ pub enum Engine {
     Splice,
     Copy,
     Uring,
+    /// Copy or splice, as the traffic of each direction asks.
+    Auto,
 }
 
 /// The runtime that the test's workers run in.
@@ -95,13 +97,22 @@ impl Engine {
             Engine::Splice => "splice",
             Engine::Copy => "copy",
             Engine::Uring => "uring",
+            Engine::Auto => "auto",
+        }
+    }
+
+    /// Fails unless `line` names this engine; any will do where the traffic decides.
+    pub fn assert_named(self, line: &Value) {
+        if self != Engine::Auto {
+            assert_eq!(line["engine"], self.word(), "{line}");
+            assert_eq!(line["engine_switches"], 0, "{line}");
         }
     }
 
     /// Fails unless this engine alone carried the session of `line`, head data aside.
     pub fn assert_carried(self, line: &Value, head_data: u64) {
         let total = |name: &str| line[name].as_u64().unwrap_or_else(|| panic!("no {name}: {line}"));
-        assert_eq!(line["engine"], self.word(), "{line}");
+        self.assert_named(line);
         match self {
             Engine::Splice => {
                 assert_eq!(total("bytes_copy"), head_data, "splice fell back to copy: {line}");
@@ -114,6 +125,12 @@ impl Engine {
                 assert_eq!(total("bytes_splice"), 0, "{line}");
                 assert!(total("bytes_uring") > 0, "nothing went by the ring: {line}");
                 assert_eq!(line["fallback"], serde_json::json!([]), "{line}");
+            }
+            Engine::Auto => {
+                assert_eq!(line["mode_reason"], "adaptive", "{line}");
+                assert_eq!(line["fallback"], serde_json::json!([]), "{line}");
+                let spliced = total("bytes_splice") > 0;
+                assert_eq!(spliced, total("engine_switches") > 0, "{line}");
             }
         }
     }

@@ -49,6 +49,7 @@ macro_rules! contract {
         mod splice_on_epoll { $(#[test] fn $name() { super::$name(super::Engine::Splice, super::Runtime::Epoll); })+ }
         mod copy_on_epoll { $(#[test] fn $name() { super::$name(super::Engine::Copy, super::Runtime::Epoll); })+ }
         mod uring_on_epoll { $(#[test] fn $name() { super::$name(super::Engine::Uring, super::Runtime::Epoll); })+ }
+        mod auto_on_epoll { $(#[test] fn $name() { super::$name(super::Engine::Auto, super::Runtime::Epoll); })+ }
         mod splice_on_uring { $(#[test] fn $name() { super::$name(super::Engine::Splice, super::Runtime::Uring); })+ }
         mod copy_on_uring { $(#[test] fn $name() { super::$name(super::Engine::Copy, super::Runtime::Uring); })+ }
         mod uring_on_uring { $(#[test] fn $name() { super::$name(super::Engine::Uring, super::Runtime::Uring); })+ }

@@ -17,6 +17,7 @@ use slab::Slab;
 use super::pair::{Desk, Pair, Work, watch_of};
 use crate::error::{End, Kind, Side, Stage};
 use crate::metrics::{Counters, Direction};
+use crate::sys::reactor::Reactor;
 use crate::sys::ring::{Ring, Setup};
 
 /// Turns in a row before the worker looks at its other tasks (rule R16).
@@ -32,6 +33,7 @@ pub(in crate::relay) struct Hub {
     /// Directions whose receive found no buffer, by session.
     starved: RefCell<Vec<(u32, Direction)>>,
     counters: Arc<Counters>,
+    reactor: Rc<Reactor>,
     credit: u64,
     driver: RefCell<Option<Waker>>,
 }
@@ -41,9 +43,14 @@ struct Driver(Weak<Hub>);
 
 impl Hub {
     /// Makes the ring, and a task of the current local runtime that drives it.
-    pub fn new(setup: Setup, counters: Arc<Counters>) -> io::Result<Rc<Hub>> {
+    pub fn new(
+        setup: Setup,
+        counters: Arc<Counters>,
+        reactor: &Rc<Reactor>,
+    ) -> io::Result<Rc<Hub>> {
         let hub = Rc::new(Hub {
-            ring: RefCell::new(Ring::new(setup)?),
+            ring: RefCell::new(Ring::new(setup, reactor)?),
+            reactor: Rc::clone(reactor),
             pairs: RefCell::default(),
             starved: RefCell::default(),
             counters,
@@ -102,11 +109,7 @@ impl Hub {
         for _ in 0..TURNS_PER_POLL {
             {
                 let mut ring = self.ring.borrow_mut();
-                let due = match ring.poll_due(cx) {
-                    Poll::Ready(Ok(())) => true,
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => false,
-                };
+                let due = ring.poll_due(cx).is_ready();
                 let has_work = ring.has_work();
                 if !due && !has_work {
                     return Poll::Pending;
@@ -161,7 +164,8 @@ impl Hub {
         for (_, pair) in self.pairs.borrow().iter() {
             let source = io::Error::from(error.kind());
             let kind = Kind::Io { call: "io_uring_enter", source };
-            pair.borrow_mut().abandon(End::new(Side::Proxy, Stage::Relay, kind));
+            let end = End::new(Side::Proxy, Stage::Relay, kind);
+            pair.borrow_mut().abandon(end, &self.reactor);
         }
     }
 
@@ -169,6 +173,7 @@ impl Hub {
         event(&mut Desk {
             ring: &mut self.ring.borrow_mut(),
             counters: &self.counters,
+            reactor: &self.reactor,
             starved: &mut self.starved.borrow_mut(),
             key,
             credit: self.credit,

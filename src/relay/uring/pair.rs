@@ -16,6 +16,7 @@ use crate::relay::half::{Close, Step};
 use crate::relay::live::Live;
 use crate::relay::way::Way;
 use crate::relay::{Failure, outcome};
+use crate::sys::reactor::Reactor;
 use crate::sys::ring::{Chunk, Done, Patience, Ring, Ticket};
 use crate::sys::{Errno, sockopt};
 
@@ -29,11 +30,13 @@ pub(super) struct Pair {
     watched: [bool; 2],
     pub failure: Option<Box<Failure>>,
     pub live: Rc<Live>,
+    /// Whose turn it is when it ends, or half of it.
+    pub session: Option<usize>,
     /// How it ended, until its task has taken it.
     pub over: Option<End>,
     /// Nothing is begun any more.
     stopping: bool,
-    /// Who waits for the end, or for half of it.
+    /// The task that drives it, where it is no worker's session.
     pub task: Option<Waker>,
 }
 
@@ -54,6 +57,7 @@ pub(super) struct Lane {
 pub(super) struct Desk<'d> {
     pub ring: &'d mut Ring,
     pub counters: &'d Counters,
+    pub reactor: &'d Reactor,
     /// Directions whose receive found no buffer.
     pub starved: &'d mut Vec<(u32, Direction)>,
     pub key: u32,
@@ -81,6 +85,7 @@ impl Pair {
             watched: [false; 2],
             failure,
             live,
+            session: None,
             over: None,
             stopping: false,
             task: None,
@@ -108,7 +113,7 @@ impl Pair {
             self.over = outcome(steps, &mut self.failure);
             if self.over.is_some() {
                 self.stop(desk);
-                self.wake();
+                self.wake(desk.reactor);
             }
         }
     }
@@ -162,9 +167,9 @@ impl Pair {
     }
 
     /// The session cannot go on, for a reason of ours.
-    pub fn abandon(&mut self, end: End) {
+    pub fn abandon(&mut self, end: End, reactor: &Reactor) {
         self.over.get_or_insert(end);
-        self.wake();
+        self.wake(reactor);
     }
 
     fn act(&mut self, direction: Direction, action: Action, desk: &mut Desk<'_>) {
@@ -195,7 +200,7 @@ impl Pair {
             }
             Action::End => self.source_ended(direction),
             Action::Fail => self.source_failed(direction),
-            Action::Finish => self.finish(direction),
+            Action::Finish => self.finish(direction, desk.reactor),
         }
     }
 
@@ -329,7 +334,7 @@ impl Pair {
     }
 
     /// The sink is told that no more will come.
-    fn finish(&mut self, direction: Direction) {
+    fn finish(&mut self, direction: Direction, reactor: &Reactor) {
         let reverse = self.lanes[direction.reverse() as usize].way.half.step();
         // When this is the last thing that happens the close says it as well. ENOTCONN: the sink is gone
         // already, which its own direction will find out.
@@ -338,7 +343,7 @@ impl Pair {
         }
         self.lanes[direction as usize].way.half.finished();
         self.live.set_half_closed();
-        self.wake();
+        self.wake(reactor);
     }
 
     fn source_ended(&mut self, direction: Direction) {
@@ -383,7 +388,10 @@ impl Pair {
         }
     }
 
-    fn wake(&mut self) {
+    fn wake(&mut self, reactor: &Reactor) {
+        if let Some(session) = self.session {
+            reactor.tell(session);
+        }
         if let Some(task) = self.task.take() {
             task.wake();
         }

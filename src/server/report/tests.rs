@@ -34,7 +34,7 @@ TCP_USER_TIMEOUT    yes
 nofile              1024 of 4096
 
 routes:
-  chat  splice   asked for auto: splice works
+  chat  auto     asked for auto: splice works: what comes in small pieces is copied, the rest spliced
 
 workers:
   epoll    asked for auto: as fast as io_uring or faster (kernel-notes/0002)
@@ -113,7 +113,7 @@ fn json_holds_the_findings_and_the_choices_in_one_object() {
 #[test]
 fn without_a_configuration_the_engine_of_any_route_is_told() {
     let text = report(&all_works(), None, false);
-    assert!(text.contains("\nroutes:\n  (any)  splice   asked for auto: splice works\n"), "{text}");
+    assert!(text.contains("\nroutes:\n  (any)  auto     asked for auto: splice works"), "{text}");
 }
 
 /// A configuration with these routes and nothing unusual.

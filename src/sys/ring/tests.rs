@@ -8,10 +8,8 @@ const SETUP: Setup = Setup { buffers: 4, buffer_bytes: 16, receive_bytes_max: 64
 
 /// Runs `test` with a ring; says so where this machine has none.
 fn with_ring(setup: Setup, test: impl FnOnce(&mut Ring)) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-    let runtime = runtime.expect("a runtime");
-    let _inside = runtime.enter();
-    match Ring::new(setup) {
+    let reactor = Rc::new(Reactor::new().expect("a reactor"));
+    match Ring::new(setup, &reactor) {
         Ok(mut ring) => {
             assert_eq!((ring.in_flight(), ring.buffers_taken()), (0, 0));
             test(&mut ring);

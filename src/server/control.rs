@@ -1,0 +1,67 @@
+//! What a worker can be told by other threads, and the bell that wakes it.
+
+use std::io;
+use std::sync::mpsc;
+
+use tokio::sync::mpsc::error::SendError;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::session::registry::{Move, Moved, SessionView};
+use crate::sys::reactor::Doorbell;
+
+/// What a worker can be told.
+#[derive(Debug)]
+pub(super) enum Control {
+    /// Stop accepting, end when the sessions have.
+    Drain,
+    /// End now.
+    Stop,
+    /// Go on with a session of another worker.
+    Adopt(Box<Moved>),
+    /// Move a session; the answer says whether it is here.
+    Move {
+        /// The session's id.
+        id: String,
+        /// Where to.
+        to: Move,
+        /// For the answer.
+        reply: mpsc::Sender<bool>,
+    },
+    /// List the sessions.
+    Sessions(mpsc::Sender<Vec<SessionView>>),
+}
+
+/// Tells one worker.
+#[derive(Clone, Debug)]
+pub(super) struct Controller {
+    sender: UnboundedSender<Control>,
+    doorbell: Doorbell,
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub(super) struct Controls {
+    pub receiver: UnboundedReceiver<Control>,
+    /// The worker sleeps in its reactor, which a message alone would not wake.
+    pub doorbell: Doorbell,
+}
+
+/// Both ends.
+///
+/// # Errors
+///
+/// No descriptor for the doorbell.
+pub(super) fn channel() -> io::Result<(Controller, Controls)> {
+    let (sender, receiver) = unbounded_channel();
+    let doorbell = Doorbell::new()?;
+    Ok((Controller { sender, doorbell: doorbell.clone() }, Controls { receiver, doorbell }))
+}
+
+impl Controller {
+    /// Tells the worker; gives back what was said when the worker is gone.
+    pub fn send(&self, control: Control) -> Result<(), Control> {
+        self.sender.send(control).map_err(|SendError(control)| control)?;
+        self.doorbell.ring();
+        Ok(())
+    }
+}

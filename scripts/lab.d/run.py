@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from measures import measures_of, title_of
@@ -59,6 +60,9 @@ class Run:
         for line in self.lines:
             line["cell"] = (line["row"], line["shape"], line["workers"])
             self.by_place.setdefault((line["cell"], line["target"]), []).append(line)
+        # The lines do not change any more, and every picture asks the same of them again.
+        for name in ("values", "median", "best_peer", "ratio", "spread"):
+            setattr(self, name, cache(getattr(self, name)))
         self.cells = self._cells()
         self._add_kernel_shares()
         self.failures = sum(line["error"] not in NO_FAILURES for line in self.lines)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks the lab's tables and HTML report with runs that nobody measured; needs no browser.
 
-    scripts/lab.d/check.py                 the checks, two or three seconds
+    scripts/lab.d/check.py                 the checks, some seconds
     scripts/lab.d/check.py --write DIR     only makes a run with everything in it, to look at
 """
 

@@ -99,4 +99,4 @@ def bar(run, styles):
 def peers_words(run):
     if tables.is_peerless(run):
         return "This run has no peer: the ratios are to the first target of ours."
-    return "Blue is ahead of the best peer, orange behind. The columns in the frame are ours."
+    return "Blue is ahead of the best peer, orange behind. The columns under the blue line are ours."

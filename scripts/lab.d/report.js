@@ -33,11 +33,14 @@
     title.parentElement.setAttribute("aria-label", title.textContent);
     title.remove();
   }
+  // Where marks lie on each other, all of them are meant.
   const show = (event) => {
-    const found = event.target.closest?.("[data-tip]");
-    tip.hidden = !found;
-    if (!found) return;
-    tip.textContent = found.dataset.tip;
+    const under = document.elementsFromPoint(event.clientX, event.clientY);
+    const found = new Set(under.map((one) => one.closest("[data-tip]")?.dataset.tip));
+    found.delete(undefined);
+    tip.hidden = found.size === 0;
+    if (tip.hidden) return;
+    tip.textContent = [...found].slice(0, 6).join("\n");
     const { width, height } = tip.getBoundingClientRect();
     const left = Math.max(8, Math.min(event.clientX + 14, innerWidth - width - 8));
     const above = event.clientY - height - 14;

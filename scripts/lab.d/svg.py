@@ -232,9 +232,9 @@ def _bar(bar, y, place, axis):
     return element("g", "".join(out), class_="series " + bar.style.css, data_target=bar.style.name)
 
 
-def lines(series, x_axis, y_axis, name, description, ident, height=236):
+def lines(series, x_axis, y_axis, name, description, ident, height=240):
     """Lines with markers; whiskers where a point has a spread. The strong are drawn last."""
-    left, right, top, bottom = 44, 14, 20, height - 38
+    left, right, top, bottom = 44, 14, 24, height - 38
     points = [point for one in series for point in one.points]
     x_axis.fit([point.x for point in points])
     y_axis.fit([value for point in points for value in (point.y, *point.spread)])

@@ -6,17 +6,15 @@ from xml.sax.saxutils import escape
 import goals
 import measures
 import svg
-from measures import KERNEL, PSS, Measure, shown_count, shown_size
+from measures import CPU_OF_PAYLOAD, KERNEL, PSS, shown_count, shown_size
 from run import NO_FAILURES, PEERS
 
 ONE_WORKER = 1
+KNOWN = {"bulk-up", "bulk-down", "bulk-both", "echo", "echo-open", "upgrades", "idle", "crowd",
+         "slow-readers", "mixed"}
 # Where lines differ more than this, only a logarithmic axis shows all of them.
 LINEAR_MAX = 12
 PERCENTILES = {0.5: "50", 0.9: "90", 0.99: "99", 0.999: "99.9", 0.9999: "99.99"}
-CPU_OF_PAYLOAD = Measure(
-    "CPU", "s/GB", False, 2, of_proxy=True,
-    value=lambda line: line["cpu_seconds"] / (2e-9 * line["size"] * line["units"])
-    if line.get("units") and line["size"] and line.get("cpu_seconds") is not None else None)
 IDEAL = svg.Style("ideal", "one worker × n", "diamond", "1 4")
 
 
@@ -32,7 +30,9 @@ class Charts:
             ("throughput", "Throughput", "Higher is better. Bulk is one direction of large frames; "
              "round trips per second count an echo as one.", self.throughput()),
             ("cpu", "CPU", "Lower is better: what the proxy's processes spent, user and system, "
-             "divided by the work done.", self.cpu()),
+             "divided by the work done. That of the whole machine has client, backend and "
+             "the network stack in it, which over veth works on other cores than the proxy.",
+             self.cpu()),
             ("latency", "Latency", "Lower is better. The curves show every percentile, because an "
              "average hides what users feel; both axes of a curve are logarithmic.",
              self.latency()),
@@ -68,7 +68,10 @@ class Charts:
         sessions = [figure for cells in grouped(self.cells("echo"), "shape", "size")
                     if len({cell.sessions for cell in cells}) > 1
                     for figure in self.lines(cells, measures.CPU, "sessions")]
-        return bulk + echo + payload + sessions
+        bulk_cells = self.cells("bulk-up", "bulk-down", "bulk-both")
+        machine = self.by_size(bulk_cells, measures.MACHINE_BULK)
+        machine += self.by_size(self.cells("echo"), measures.MACHINE_ECHO)
+        return bulk + echo + payload + sessions + machine
 
     def latency(self):
         one = [cell for cell in self.cells("echo") if cell.sessions == 1]
@@ -103,7 +106,7 @@ class Charts:
 
     def unknown(self):
         """Workloads that this version does not know are shown nevertheless."""
-        names = {cell.workload for cell in self.run.cells} - set(measures.BY_WORKLOAD)
+        names = {cell.workload for cell in self.run.cells} - KNOWN
         return [figure for name in sorted(names) for figure in self.of(name)]
 
     def by_size(self, cells, measure):
@@ -144,25 +147,28 @@ class Charts:
         return [figure for cell in self.cells("idle") for figure in self.memory_bars(cell)]
 
     def memory_bars(self, cell):
+        # Equal in name, but each row divides by sessions of its own.
+        user_memory, kernel_memory = (cell.measures[cell.measures.index(one)]
+                                      for one in (PSS, KERNEL))
         bars = []
         for name, style in self.styles.items():
-            user = self.run.spread(cell, PSS, name)
-            kernel = self.run.median(cell, KERNEL, name)
+            user = self.run.spread(cell, user_memory, name)
+            kernel = self.run.median(cell, kernel_memory, name)
             if user is None and kernel is None:
                 continue
             parts = (max(0.0, user[1] if user else 0.0), max(0.0, kernel or 0.0))
-            words = "%s + %s" % (PSS.shown(user[1]) if user else "?", KERNEL.shown(kernel)) \
-                if kernel is not None else PSS.shown(user[1])
+            words = "%s + %s" % (user_memory.shown(user[1]) if user else "?", kernel_memory.shown(kernel)) \
+                if kernel is not None else user_memory.shown(user[1])
             said = "%s: %s KB user, %s KB kernel" % (
-                name, PSS.shown(user[1]) if user else "unknown",
-                KERNEL.shown(kernel) if kernel is not None else "unknown")
+                name, user_memory.shown(user[1]) if user else "unknown",
+                kernel_memory.shown(kernel) if kernel is not None else "unknown")
             bars.append(svg.Bar(style, parts, words, said))
         if not bars:
             return []
         title = cell.title
         picture = svg.bars(bars, "KB per session: user, then kernel", title,
-                           self.summary(cell, PSS), self.ident(), self.goal(cell, PSS))
-        return [self.figure(cell, title, picture, self.table([cell], PSS, KERNEL), PSS)]
+                           self.summary(cell, user_memory), self.ident(), self.goal(cell, user_memory))
+        return [self.figure(cell, title, picture, self.table([cell], user_memory, kernel_memory), user_memory)]
 
     def lines(self, cells, measure, over):
         """Over an attribute of the cells: size, sessions, rate or workers."""
@@ -210,8 +216,7 @@ class Charts:
         fixed = [] if over == "size" else [shown_size(cell.size)]
         fixed += [] if over == "sessions" else [shown_count(cell.sessions)]
         by = {"size": "frame size", "sessions": "session count", "rate": "rate"}[over]
-        name = "CPU per GB" if measure is CPU_OF_PAYLOAD else measure.name
-        return "%s, %s: %s by %s" % (subject, ", ".join(fixed), name, by)
+        return "%s, %s: %s by %s" % (subject, ", ".join(fixed), measure.name, by)
 
     def curves(self, cell):
         """Time by percentile, in rows whose lines say more than two quantiles."""
@@ -264,7 +269,7 @@ class Charts:
         """Value and words of the line to reach."""
         for goal in goals.goals_of(cell, measure):
             best = self.run.best_peer(cell, measure)
-            if goal.measure is not measure or goal.against not in (goals.PEER, goals.ABSOLUTE):
+            if goal.measure != measure or goal.against not in (goals.PEER, goals.ABSOLUTE):
                 continue
             if goal.against == goals.ABSOLUTE:
                 return goal.factor, "goal " + goal.words

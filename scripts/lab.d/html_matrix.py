@@ -176,6 +176,12 @@ def caveats(run):
     out.append("<b>Noise.</b> Values are medians of %s rounds, whiskers and ranges are p10–p90; "
                "ratios are paired by round. ≈ marks what is even or whose p10–p90 includes 1. A "
                "single benchmark is never enough." % flags.get("rounds", "several"))
+    if limited := run.limited():
+        ends = sorted({"%s of %s" % (end, line["row"]) for line, end in limited})
+        out.append("<b>Not the proxy alone.</b> In %d measurements one of the two ends had no time "
+                   "left and may have been the limit: %s." % (len(limited), escape("; ".join(ends))))
+    if flags.get("thin"):
+        out.append("<b>A thin run:</b> every row on every target, but each in one shape only.")
     if flags.get("rounds", 10) < 3:
         out.append("<b>Too few rounds</b> to know the spread: take nothing here for a result.")
     share = 100 * quantile(waits, 0.5) if waits else 0
@@ -221,13 +227,16 @@ def machine(run):
                  run.carried(name) if run.targets.get(name) not in ("direct",) else ""]
                 for name, version in facts.get("versions", {}).items()]
     settings = [pair for pair in facts.get("settings", {}).items() if pair[1] is not None]
+    # What else the runner knows about the machine, whatever that is.
+    for name in ("cores", "limits", "tools", "mitigations", "shapes"):
+        settings += [("%s: %s" % (name, key), said) for key, said in facts.get(name, {}).items()]
     return "".join([
         "<dl>%s</dl>" % "".join("<dt>%s</dt><dd>%s</dd>" % (name, escape(str(value)))
                                 for name, value in known if value not in (None, "")),
         "<h3>Who was measured</h3>", table_of(["target", "version", "what carried the bytes"],
                                               versions),
-        "<details><summary>Kernel settings</summary>%s</details>" % table_of(
-            ["sysctl", "value"], settings) if settings else "",
+        "<details><summary>Settings</summary>%s</details>" % table_of(
+            ["name", "value"], settings) if settings else "",
     ])
 
 

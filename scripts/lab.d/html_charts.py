@@ -1,4 +1,4 @@
-"""The report's charts: which questions are asked of a run, and with which picture each is answered."""
+"""The report's charts: what is asked of a run, and with which picture each is answered."""
 
 import math
 from xml.sax.saxutils import escape
@@ -9,6 +9,7 @@ import svg
 from measures import CPU_OF_PAYLOAD, KERNEL, PSS, shown_count, shown_size
 from run import NO_FAILURES, PEERS
 
+# What scaling is measured against.
 ONE_WORKER = 1
 KNOWN = {"bulk-up", "bulk-down", "bulk-both", "echo", "echo-open", "upgrades", "idle", "crowd",
          "slow-readers", "mixed"}
@@ -23,6 +24,7 @@ class Charts:
 
     def __init__(self, run, styles):
         self.run, self.styles, self.count = run, styles, 0
+        self.workers = min([cell.workers for cell in run.cells], default=ONE_WORKER)
 
     def sections(self):
         """Name, heading, what to look for, figures; those without figures are left out."""
@@ -40,9 +42,9 @@ class Charts:
              "answered or not, so a stall is counted in full.", self.open_loop()),
             ("upgrades", "New sessions", "Accept, 101, one echo, close.",
              self.of("upgrades")),
-            ("memory", "Memory of an idle session", "Lower is better. The solid part is the proxy's "
-             "own memory (PSS), the light part what the kernel keeps for it beyond the direct "
-             "connection.", self.memory()),
+            ("memory", "Memory of an idle session", "Lower is better. The solid part is the "
+             "proxy's own memory (PSS), the light part what the kernel keeps for it beyond the "
+             "direct connection.", self.memory()),
             ("crowds", "Crowds, slow readers, mixed traffic", "A few busy sessions among silent "
              "ones, beside readers that take little, and small messages beside bulk.",
              self.of("crowd") + self.of("slow-readers") + self.of("mixed") + self.unknown()),
@@ -53,7 +55,7 @@ class Charts:
 
     def cells(self, *workloads):
         return [cell for cell in self.run.cells
-                if cell.workload in workloads and cell.workers == ONE_WORKER]
+                if cell.workload in workloads and cell.workers == self.workers]
 
     def throughput(self):
         bulk = self.by_size(self.cells("bulk-up", "bulk-down", "bulk-both"), measures.RATE_BULK)
@@ -157,18 +159,19 @@ class Charts:
             if user is None and kernel is None:
                 continue
             parts = (max(0.0, user[1] if user else 0.0), max(0.0, kernel or 0.0))
-            words = "%s + %s" % (user_memory.shown(user[1]) if user else "?", kernel_memory.shown(kernel)) \
-                if kernel is not None else user_memory.shown(user[1])
-            said = "%s: %s KB user, %s KB kernel" % (
-                name, user_memory.shown(user[1]) if user else "unknown",
-                kernel_memory.shown(kernel) if kernel is not None else "unknown")
+            mine = user_memory.shown(user[1]) if user else "?"
+            kernels = kernel_memory.shown(kernel) if kernel is not None else "?"
+            words = "%s + %s" % (mine, kernels) if kernel is not None else mine
+            said = "%s: %s KB user, %s KB kernel" % (name, mine, kernels)
             bars.append(svg.Bar(style, parts, words, said))
         if not bars:
             return []
         title = cell.title
         picture = svg.bars(bars, "KB per session: user, then kernel", title,
-                           self.summary(cell, user_memory), self.ident(), self.goal(cell, user_memory))
-        return [self.figure(cell, title, picture, self.table([cell], user_memory, kernel_memory), user_memory)]
+                           self.summary(cell, user_memory), self.ident(),
+                           self.goal(cell, user_memory))
+        table = self.table([cell], user_memory, kernel_memory)
+        return [self.figure(cell, title, picture, table, user_memory)]
 
     def lines(self, cells, measure, over):
         """Over an attribute of the cells: size, sessions, rate or workers."""

@@ -33,13 +33,17 @@ class Tables(Run):
                "%d of %d measurements were disturbed" % (
                    100 * quantile(waits, 0.5), 100 * quantile(waits, 0.9), spoilt, len(waits)
                ) if waits else "No measurement"
-        several = " unless the line says otherwise" if any(c.workers > 1 for c in self.cells) else ""
+        workers = sorted({cell.workers for cell in self.cells})
+        each = "one worker on one core of its own" if workers == [1] else (
+            "as many cores of its own as workers: %s" % " or ".join(map(str, workers)))
         return "\n".join([
-            "%s. %s. %s. %s." % (facts["date"], facts["summary"], facts.get("subject", "upsplice"), load),
-            "Each proxy has one worker on one core of its own%s; %d interleaved rounds of %g s, "
-            "medians." % (several, flags["rounds"], flags["seconds"]),
+            "%s. %s. %s. %s." % (facts["date"], facts["summary"],
+                                 facts.get("subject", "upsplice"), load),
+            "Each proxy has %s; %d interleaved rounds of %g s, "
+            "medians." % (each, flags["rounds"], flags["seconds"]),
             "Peers: %s; their settings are in `scripts/lab.d`. A name with a size is a peer that "
-            "we tuned beyond what its documentation shows." % ("; ".join(self.versions()) or "none"),
+            "we tuned beyond what its documentation shows." % (
+                "; ".join(self.versions()) or "none"),
             "A ratio is against the best peer of the line (without peers: the first target), "
             "paired by round; above 1 is better. A single benchmark is never enough.",
             "",

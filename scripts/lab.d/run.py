@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import statistics
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ NO_FAILURES = ("", "not installed", "not built", "not applicable")
 # A proxy that waited this share of the time for its core has not been measured alone.
 DISTURBED = 0.1
 WORDS = ("row", "target", "workload", "shape", "proof", "error")
-# The target that a user gets who asks for nothing; where a run lacks it, its first of ours stands in.
+# What a user gets who asks for nothing; where a run lacks it, its first of ours stands in.
 SHIPPED = "upsplice-auto"
 
 
@@ -175,6 +176,13 @@ class Run:
                  for measure in cell.measures if self.loses(cell, measure, target)]
         return sorted(found, key=lambda loss: loss[0])
 
+    def defeats(self, target):
+        """Cells in which `target` failed and a peer did not, with the reason."""
+        return [(cell, self.trouble(cell, target)) for cell in self.cells
+                if self.trouble(cell, target) not in NO_FAILURES
+                and not any(self.values(cell, measure, target) for measure in cell.measures)
+                and any(self.best_peer(cell, measure) for measure in cell.measures)]
+
     def compared(self, target):
         """How many cells and measures have both `target` and a peer."""
         return sum(bool(self.ratio(cell, measure, target)) for cell in self.cells
@@ -239,6 +247,8 @@ class Run:
 def read_line(line, facts):
     """A line of raw.csv with numbers as numbers; columns of later versions may be missing."""
     read = {name: (line.get(name) or "").strip() for name in WORDS}
+    # Where the run took place is nobody's business, and makes two errors of one.
+    read["error"] = re.sub(r"(?<!\S)/(?:[^\s/]+/)+", "", read["error"])
     for name, text in line.items():
         if name and name not in WORDS and name not in ("latencies", "kernel_parts", "more"):
             read[name] = number(text)

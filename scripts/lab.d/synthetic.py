@@ -43,7 +43,8 @@ SHAPES = {"loopback": 1.0, "veth": 0.8, "veth-plain": 0.3}
 WORKERS_MAX = 4
 COLUMNS = """round row target workload sessions size units seconds cpu_seconds wait_seconds p50_us
              p90_us p99_us p999_us p9999_us max_us rate_wanted latencies pss_before pss_after
-             kernel_before kernel_after machine_cpu_seconds load_busy shape workers load_average attempts
+             kernel_before kernel_after machine_cpu_seconds
+             load_busy shape workers load_average attempts
              more proof error""".split()
 # What lines of an earlier version have.
 FIRST_COLUMNS = """round row target workload sessions size units seconds cpu_seconds wait_seconds
@@ -96,8 +97,10 @@ def line(chance, turn, row, place, target):
                  size=size, shape=shape, workers=workers, load_average=0.5, attempts=1)
     if target == "absent":
         return dict(found, error="not installed")
+    if name == "open64x100@20k" and target == "upsplice-auto":
+        return dict(found, error="overloaded: 20000 per second wanted, 32 % answered in time")
     if workload == "of-a-later-version" and target == "caddy":
-        return dict(found, error="did not start: <no> \"such\" | flag")
+        return dict(found, error="did not start: /a/b/c: <no> \"such\" | flag")
     speed = SPEED[target][0 if size > 8192 else 1] * SHAPES.get(shape, 1)
     speed *= chance.gauss(1, 0.04) * workers ** 0.9
     bulk = workload.startswith("bulk")

@@ -127,7 +127,9 @@ class Report(unittest.TestCase):
     def test_every_loss_is_listed_and_marked(self):
         losses = self.run_.losses(self.run_.shipped)
         self.assertGreater(len(losses), 5)
-        self.assertEqual(len(self.page.of_class("meter")), len(losses))
+        defeats = self.run_.defeats(self.run_.shipped)
+        self.assertEqual(len(defeats), len(self.run_.shapes))
+        self.assertEqual(len(self.page.of_class("meter")), len(losses) + len(defeats))
         ours = self.run_.of_kind("ours")
         every = [1 for cell in self.run_.cells for measure in cell.measures for name in ours
                  if self.run_.loses(cell, measure, name)]
@@ -144,7 +146,7 @@ class Report(unittest.TestCase):
     def test_text_of_others_is_escaped(self):
         self.assertNotIn("<synthetic>", self.text)
         self.assertNotIn("<no>", self.text)
-        self.assertIn('did not start: <no> "such" | flag', " ".join(self.page.texts))
+        self.assertIn('did not start: c: <no> "such" | flag', " ".join(self.page.texts))
 
     def test_kernel_memory_is_what_a_proxy_adds(self):
         cell = next(cell for cell in self.run_.cells if cell.workload == "idle")
@@ -201,6 +203,17 @@ class Tables(unittest.TestCase):
         tables, short, _ = self.both(rounds=1, kinds=kinds)
         self.assertEqual(tables.losses(tables.shipped), [])
         self.assertNotIn("loses", short)
+
+    def test_a_run_with_several_workers_only_has_pictures(self):
+        self.both(rounds=1)
+        raw = self.directory / "raw.csv"
+        lines = raw.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines[1:] = [re.sub(",(loopback|veth|veth-plain),1,", r",\1,4,", line)
+                     for line in lines[1:]]
+        raw.write_text("".join(lines), encoding="utf-8")
+        self.assertEqual({cell.workers for cell in Run(self.directory).cells}, {4})
+        text = html_page.write(self.directory).read_text(encoding="utf-8")
+        self.assertIn('<section id="throughput">', text)
 
     def test_a_run_that_measured_nothing_can_be_reported(self):
         for kinds in ({"absent": "peer"}, {"direct": "direct"}, {}):

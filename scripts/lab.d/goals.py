@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Callable
 
-from measures import CPU, CPU_BULK, KIB, P50, PSS, RATE, RATE_BULK, RATE_UPGRADES, Measure
+from measures import CPU, CPU_BULK, P50, PSS, RATE, RATE_BULK, RATE_UPGRADES, Measure
+from rows import KIB
 
 ABSOLUTE, PEER, DIRECT, ZERO_COPY = "absolute", "best peer", "direct", "zero-copy"
 REACHED, MISSED, UNKNOWN = "reached", "not reached", "not measured"
@@ -61,7 +62,7 @@ def _is(workload):
 
 
 def _any_bulk(cell):
-    return cell.workload in ("bulk-up", "bulk-down", "bulk-both")
+    return cell.workload in ("bulk-up", "bulk-down", "bulk-both") and cell.size == 64 * KIB
 
 
 _LARGE = (16 * KIB, 128 * KIB)
@@ -134,6 +135,6 @@ def goals_of(cell, measure):
     if cell.workers != WORKERS:
         return []
     # The rate of a single session stands in the tables as its reciprocal, p50.
-    wanted = [RATE, P50] if measure is P50 else [measure]
+    wanted = [RATE, P50] if measure == P50 and cell.sessions == 1 else [measure]
     return [goal for goal in GOALS if goal.measure in wanted and goal.holds_for(cell)
             and goal.against != ZERO_COPY]

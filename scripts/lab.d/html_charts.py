@@ -1,4 +1,4 @@
-"""The report's charts: which questions are asked of a run, and with which picture each is answered."""
+"""The report's charts: what is asked of a run, and with which picture each is answered."""
 
 import math
 from xml.sax.saxutils import escape
@@ -6,17 +6,16 @@ from xml.sax.saxutils import escape
 import goals
 import measures
 import svg
-from measures import KERNEL, PSS, Measure, shown_count, shown_size
+from measures import CPU_OF_PAYLOAD, KERNEL, PSS, shown_count, shown_size
 from run import NO_FAILURES, PEERS
 
+# What scaling is measured against.
 ONE_WORKER = 1
+KNOWN = {"bulk-up", "bulk-down", "bulk-both", "echo", "echo-open", "upgrades", "idle", "crowd",
+         "slow-readers", "mixed"}
 # Where lines differ more than this, only a logarithmic axis shows all of them.
 LINEAR_MAX = 12
 PERCENTILES = {0.5: "50", 0.9: "90", 0.99: "99", 0.999: "99.9", 0.9999: "99.99"}
-CPU_OF_PAYLOAD = Measure(
-    "CPU", "s/GB", False, 2, of_proxy=True,
-    value=lambda line: line["cpu_seconds"] / (2e-9 * line["size"] * line["units"])
-    if line.get("units") and line["size"] and line.get("cpu_seconds") is not None else None)
 IDEAL = svg.Style("ideal", "one worker × n", "diamond", "1 4")
 
 
@@ -25,6 +24,7 @@ class Charts:
 
     def __init__(self, run, styles):
         self.run, self.styles, self.count = run, styles, 0
+        self.workers = min([cell.workers for cell in run.cells], default=ONE_WORKER)
 
     def sections(self):
         """Name, heading, what to look for, figures; those without figures are left out."""
@@ -32,7 +32,9 @@ class Charts:
             ("throughput", "Throughput", "Higher is better. Bulk is one direction of large frames; "
              "round trips per second count an echo as one.", self.throughput()),
             ("cpu", "CPU", "Lower is better: what the proxy's processes spent, user and system, "
-             "divided by the work done.", self.cpu()),
+             "divided by the work done. That of the whole machine has client, backend and "
+             "the network stack in it, which over veth works on other cores than the proxy.",
+             self.cpu()),
             ("latency", "Latency", "Lower is better. The curves show every percentile, because an "
              "average hides what users feel; both axes of a curve are logarithmic.",
              self.latency()),
@@ -40,9 +42,9 @@ class Charts:
              "answered or not, so a stall is counted in full.", self.open_loop()),
             ("upgrades", "New sessions", "Accept, 101, one echo, close.",
              self.of("upgrades")),
-            ("memory", "Memory of an idle session", "Lower is better. The solid part is the proxy's "
-             "own memory (PSS), the light part what the kernel keeps for it beyond the direct "
-             "connection.", self.memory()),
+            ("memory", "Memory of an idle session", "Lower is better. The solid part is the "
+             "proxy's own memory (PSS), the light part what the kernel keeps for it beyond the "
+             "direct connection.", self.memory()),
             ("crowds", "Crowds, slow readers, mixed traffic", "A few busy sessions among silent "
              "ones, beside readers that take little, and small messages beside bulk.",
              self.of("crowd") + self.of("slow-readers") + self.of("mixed") + self.unknown()),
@@ -53,7 +55,7 @@ class Charts:
 
     def cells(self, *workloads):
         return [cell for cell in self.run.cells
-                if cell.workload in workloads and cell.workers == ONE_WORKER]
+                if cell.workload in workloads and cell.workers == self.workers]
 
     def throughput(self):
         bulk = self.by_size(self.cells("bulk-up", "bulk-down", "bulk-both"), measures.RATE_BULK)
@@ -68,7 +70,10 @@ class Charts:
         sessions = [figure for cells in grouped(self.cells("echo"), "shape", "size")
                     if len({cell.sessions for cell in cells}) > 1
                     for figure in self.lines(cells, measures.CPU, "sessions")]
-        return bulk + echo + payload + sessions
+        bulk_cells = self.cells("bulk-up", "bulk-down", "bulk-both")
+        machine = self.by_size(bulk_cells, measures.MACHINE_BULK)
+        machine += self.by_size(self.cells("echo"), measures.MACHINE_ECHO)
+        return bulk + echo + payload + sessions + machine
 
     def latency(self):
         one = [cell for cell in self.cells("echo") if cell.sessions == 1]
@@ -103,7 +108,7 @@ class Charts:
 
     def unknown(self):
         """Workloads that this version does not know are shown nevertheless."""
-        names = {cell.workload for cell in self.run.cells} - set(measures.BY_WORKLOAD)
+        names = {cell.workload for cell in self.run.cells} - KNOWN
         return [figure for name in sorted(names) for figure in self.of(name)]
 
     def by_size(self, cells, measure):
@@ -144,25 +149,29 @@ class Charts:
         return [figure for cell in self.cells("idle") for figure in self.memory_bars(cell)]
 
     def memory_bars(self, cell):
+        # Equal in name, but each row divides by sessions of its own.
+        user_memory, kernel_memory = (cell.measures[cell.measures.index(one)]
+                                      for one in (PSS, KERNEL))
         bars = []
         for name, style in self.styles.items():
-            user = self.run.spread(cell, PSS, name)
-            kernel = self.run.median(cell, KERNEL, name)
+            user = self.run.spread(cell, user_memory, name)
+            kernel = self.run.median(cell, kernel_memory, name)
             if user is None and kernel is None:
                 continue
             parts = (max(0.0, user[1] if user else 0.0), max(0.0, kernel or 0.0))
-            words = "%s + %s" % (PSS.shown(user[1]) if user else "?", KERNEL.shown(kernel)) \
-                if kernel is not None else PSS.shown(user[1])
-            said = "%s: %s KB user, %s KB kernel" % (
-                name, PSS.shown(user[1]) if user else "unknown",
-                KERNEL.shown(kernel) if kernel is not None else "unknown")
+            mine = user_memory.shown(user[1]) if user else "?"
+            kernels = kernel_memory.shown(kernel) if kernel is not None else "?"
+            words = "%s + %s" % (mine, kernels) if kernel is not None else mine
+            said = "%s: %s KB user, %s KB kernel" % (name, mine, kernels)
             bars.append(svg.Bar(style, parts, words, said))
         if not bars:
             return []
         title = cell.title
         picture = svg.bars(bars, "KB per session: user, then kernel", title,
-                           self.summary(cell, PSS), self.ident(), self.goal(cell, PSS))
-        return [self.figure(cell, title, picture, self.table([cell], PSS, KERNEL), PSS)]
+                           self.summary(cell, user_memory), self.ident(),
+                           self.goal(cell, user_memory))
+        table = self.table([cell], user_memory, kernel_memory)
+        return [self.figure(cell, title, picture, table, user_memory)]
 
     def lines(self, cells, measure, over):
         """Over an attribute of the cells: size, sessions, rate or workers."""
@@ -210,8 +219,7 @@ class Charts:
         fixed = [] if over == "size" else [shown_size(cell.size)]
         fixed += [] if over == "sessions" else [shown_count(cell.sessions)]
         by = {"size": "frame size", "sessions": "session count", "rate": "rate"}[over]
-        name = "CPU per GB" if measure is CPU_OF_PAYLOAD else measure.name
-        return "%s, %s: %s by %s" % (subject, ", ".join(fixed), name, by)
+        return "%s, %s: %s by %s" % (subject, ", ".join(fixed), measure.name, by)
 
     def curves(self, cell):
         """Time by percentile, in rows whose lines say more than two quantiles."""
@@ -264,7 +272,7 @@ class Charts:
         """Value and words of the line to reach."""
         for goal in goals.goals_of(cell, measure):
             best = self.run.best_peer(cell, measure)
-            if goal.measure is not measure or goal.against not in (goals.PEER, goals.ABSOLUTE):
+            if goal.measure != measure or goal.against not in (goals.PEER, goals.ABSOLUTE):
                 continue
             if goal.against == goals.ABSOLUTE:
                 return goal.factor, "goal " + goal.words

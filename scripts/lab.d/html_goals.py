@@ -12,7 +12,8 @@ def goal_table(run):
     """Per goal the worst row of each shape, and a verdict; every row is below."""
     heads = "".join('<th scope="col">worst over %s</th>' % escape(shape) for shape in run.shapes)
     out = ['<div class="scroll"><table class="goals"><thead><tr><th>row</th><th>goal</th>%s'
-           "<th>verdict for %s</th></tr></thead><tbody>" % (heads, escape(run.shipped or "upsplice"))]
+           "<th>verdict for %s</th></tr></thead><tbody>" % (
+               heads, escape(run.shipped or "upsplice"))]
     for goal in goals.GOALS:
         found = goals.results(run, goal, run.shipped)
         cells = "".join('<td data-label="worst over %s">%s</td>' % (escape(shape), worst(

@@ -1,4 +1,4 @@
-"""The report's tables: who wins each cell, the goals, the losses, and what else a reader must know."""
+"""The report's tables: who wins each cell, the losses, and what else a reader must know."""
 
 from xml.sax.saxutils import escape
 
@@ -8,7 +8,8 @@ from html_charts import table_of
 from run import DISTURBED, NO_FAILURES, PEERS, disturbance, quantile
 
 # From which ratio on a cell has which shade; the first that fits.
-SHADES = ((2, "w3"), (1.2, "w2"), (1.01, "w1"), (0.985, "even"), (0.8, "l1"), (0.5, "l2"), (0, "l3"))
+SHADES = ((2, "w3"), (1.2, "w2"), (1.01, "w1"), (0.985, "even"), (0.8, "l1"), (0.5, "l2"),
+          (0, "l3"))
 # More than these fill no screen with what matters.
 LOSSES_MAX = 24
 
@@ -101,8 +102,9 @@ def by_shape(run):
                 rows.setdefault((cell.title, measure.label), {})[cell.shape] = (
                     *found, run.best_peer(cell, measure), run.loses(cell, measure, run.shipped))
     heads = "".join('<th scope="col">%s</th>' % escape(shape) for shape in run.shapes)
-    out = ['<div class="scroll tall fit"><table class="matrix shapes"><caption>%s, times the best peer of '
-           "that shape</caption><thead><tr><th>row</th><th>measure</th>%s</tr></thead><tbody>" % (
+    out = ['<div class="scroll tall fit"><table class="matrix shapes">'
+           "<caption>%s, times the best peer of that shape</caption><thead><tr><th>row</th>"
+           "<th>measure</th>%s</tr></thead><tbody>" % (
                escape(run.shipped), heads)]
     for (title, label), found in rows.items():
         out.append('<tr><th scope="row" class="row">%s</th><td class="measure">%s</td>' % (
@@ -121,15 +123,18 @@ def by_shape(run):
 
 def loss_list(run):
     """Where ours is behind, as bars that grow with the loss."""
-    out = []
+    out = ['<li><span class="meter"><b>failed</b></span><span>%s <small>%s</small><br><small>%s'
+           "</small></span></li>" % tuple(map(escape, (cell.title, cell.where, why)))
+           for cell, why in run.defeats(run.shipped)]
     for ratio, cell, measure in run.losses(run.shipped):
         best = run.best_peer(cell, measure)
         ours, theirs = (measure.shown(run.median(cell, measure, name))
                         for name in (run.shipped, best))
         noise = "" if run.ratio(cell, measure, run.shipped)[1] else " (within the noise)"
         out.append(
-            '<li><span class="meter" style="--part:%.0f%%"><b>%.2f×</b></span><span>%s, <em>%s</em> '
-            "<small>%s</small><br><small>%s against %s of %s%s</small></span></li>" % (
+            '<li><span class="meter" style="--part:%.0f%%"><b>%.2f×</b></span>'
+            "<span>%s, <em>%s</em> <small>%s</small><br>"
+            "<small>%s against %s of %s%s</small></span></li>" % (
                 min(100, 100 * ratio), ratio, escape(cell.title), escape(measure.label),
                 escape(cell.where), ours, theirs, escape(best), noise))
     if not out:
@@ -176,6 +181,15 @@ def caveats(run):
     out.append("<b>Noise.</b> Values are medians of %s rounds, whiskers and ranges are p10–p90; "
                "ratios are paired by round. ≈ marks what is even or whose p10–p90 includes 1. A "
                "single benchmark is never enough." % flags.get("rounds", "several"))
+    if limited := run.limited():
+        ends = {}
+        for line, end in limited:
+            ends.setdefault(end, {})[line["row"]] = True
+        words = "; ".join("%s in %s" % (end, ", ".join(rows)) for end, rows in ends.items())
+        out.append("<b>Not the proxy alone.</b> In %d measurements one of the two ends had no time "
+                   "left and may have been the limit: %s." % (len(limited), escape(words)))
+    if flags.get("thin"):
+        out.append("<b>A thin run:</b> every row on every target, but each in one shape only.")
     if flags.get("rounds", 10) < 3:
         out.append("<b>Too few rounds</b> to know the spread: take nothing here for a result.")
     share = 100 * quantile(waits, 0.5) if waits else 0
@@ -221,13 +235,16 @@ def machine(run):
                  run.carried(name) if run.targets.get(name) not in ("direct",) else ""]
                 for name, version in facts.get("versions", {}).items()]
     settings = [pair for pair in facts.get("settings", {}).items() if pair[1] is not None]
+    # What else the runner knows about the machine, whatever that is.
+    for name in ("cores", "limits", "tools", "mitigations", "shapes"):
+        settings += [("%s: %s" % (name, key), said) for key, said in facts.get(name, {}).items()]
     return "".join([
         "<dl>%s</dl>" % "".join("<dt>%s</dt><dd>%s</dd>" % (name, escape(str(value)))
                                 for name, value in known if value not in (None, "")),
         "<h3>Who was measured</h3>", table_of(["target", "version", "what carried the bytes"],
                                               versions),
-        "<details><summary>Kernel settings</summary>%s</details>" % table_of(
-            ["sysctl", "value"], settings) if settings else "",
+        "<details><summary>Settings</summary>%s</details>" % table_of(
+            ["name", "value"], settings) if settings else "",
     ])
 
 

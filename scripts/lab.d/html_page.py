@@ -61,7 +61,8 @@ def page(run):
                 "machine.json only; --report DIRECTORY makes them again.",
                 "<pre>%s</pre>" % escape("git checkout %s\n%s" % (
                     str(facts.get("commit", "")).split("+")[0], run.command()))),
-        '</main><div id="tip" role="status" hidden></div><script>%s</script></body></html>' % script,
+        '</main><div id="tip" role="status" hidden></div>',
+        "<script>%s</script></body></html>" % script,
     ]
     return "\n".join(parts) + "\n"
 
@@ -99,4 +100,5 @@ def bar(run, styles):
 def peers_words(run):
     if tables.is_peerless(run):
         return "This run has no peer: the ratios are to the first target of ours."
-    return "Blue is ahead of the best peer, orange behind. The columns under the blue line are ours."
+    return ("Blue is ahead of the best peer, orange behind. The columns under the blue line are "
+            "ours.")

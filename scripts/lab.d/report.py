@@ -3,7 +3,7 @@
 import statistics
 
 import goals
-from measures import measures_of
+from measures import words_and_measures
 from run import PEERS, Run, disturbance, quantile
 
 BEGIN, END = "<!-- lab:begin -->", "<!-- lab:end -->"
@@ -33,13 +33,17 @@ class Tables(Run):
                "%d of %d measurements were disturbed" % (
                    100 * quantile(waits, 0.5), 100 * quantile(waits, 0.9), spoilt, len(waits)
                ) if waits else "No measurement"
-        several = " unless the line says otherwise" if any(c.workers > 1 for c in self.cells) else ""
+        workers = sorted({cell.workers for cell in self.cells})
+        each = "one worker on one core of its own" if workers == [1] else (
+            "as many cores of its own as workers: %s" % " or ".join(map(str, workers)))
         return "\n".join([
-            "%s. %s. %s. %s." % (facts["date"], facts["summary"], facts.get("subject", "upsplice"), load),
-            "Each proxy has one worker on one core of its own%s; %d interleaved rounds of %g s, "
-            "medians." % (several, flags["rounds"], flags["seconds"]),
+            "%s. %s. %s. %s." % (facts["date"], facts["summary"],
+                                 facts.get("subject", "upsplice"), load),
+            "Each proxy has %s; %d interleaved rounds of %g s, "
+            "medians." % (each, flags["rounds"], flags["seconds"]),
             "Peers: %s; their settings are in `scripts/lab.d`. A name with a size is a peer that "
-            "we tuned beyond what its documentation shows." % ("; ".join(self.versions()) or "none"),
+            "we tuned beyond what its documentation shows." % (
+                "; ".join(self.versions()) or "none"),
             "A ratio is against the best peer of the line (without peers: the first target), "
             "paired by round; above 1 is better. A single benchmark is never enough.",
             "",
@@ -69,8 +73,8 @@ class Tables(Run):
 
     def is_in_short(self, cell, measure, in_full):
         if not any(self.median(cell, measure, name) is not None for name in self.targets):
-            return measure is cell.measures[0] and in_full
-        headline = in_full and (measure is cell.measures[0] or cell.workload == "idle")
+            return measure == cell.measures[0] and in_full
+        headline = in_full and (measure == cell.measures[0] or cell.workload == "idle")
         return headline or bool(goals.goals_of(cell, measure)) or self.loses(
             cell, measure, self.shipped)
 
@@ -92,7 +96,7 @@ class Tables(Run):
         found = [goals.judge(self, goal, cell, target) for goal in goals.goals_of(cell, measure)]
         words = []
         for one in found:
-            of = "" if one.goal.measure is measure else one.goal.measure.name + " "
+            of = "" if one.goal.measure == measure else one.goal.measure.name + " "
             verdict = "**not** (%s)" % one.shown if one.verdict == goals.MISSED else one.verdict
             words.append("%s%s: %s" % (of, one.goal.words, verdict))
         return "; ".join(words)
@@ -161,10 +165,14 @@ def one_line(line):
         # Ends on the screen, and as a share of all in the tables' caption.
         name += " (core taken %.0f %%)" % (100 * disturbance(line))
     numbers = []
-    for measure in measures_of(line["workload"], line["sessions"]):
-        value = None if measure.of_proxy and line["target"] == "direct" else measure.value(line)
+    words = words_and_measures(line["row"], line["workload"], line["sessions"], line["size"])
+    for measure in words[1]:
+        value = None if measure.of_proxy and line["target"] == "direct" else measure.of(line)
         if value is not None:
-            numbers.append("%s %s %s" % (measure.name, measure.shown(value), measure.unit))
+            # Another line has what belongs to the ends.
+            name_of = "all " if measure.beyond_direct else ""
+            numbers.append("%s%s %s %s" % (name_of, measure.name, measure.shown(value),
+                                               measure.unit))
     return "%s %s  %s" % (name, ", ".join(numbers), line.get("proof") or "")
 
 

@@ -3,12 +3,14 @@
 import csv
 import json
 import math
+import re
 import statistics
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from measures import measures_of, title_of
+from measures import words_and_measures
+from rows import end_at_its_limit
 
 PEERS = ("peer", "tuned")
 # A target that was left out is no failure of the run.
@@ -16,7 +18,7 @@ NO_FAILURES = ("", "not installed", "not built", "not applicable")
 # A proxy that waited this share of the time for its core has not been measured alone.
 DISTURBED = 0.1
 WORDS = ("row", "target", "workload", "shape", "proof", "error")
-# The target that a user gets who asks for nothing; where a run lacks it, its first of ours stands in.
+# What a user gets who asks for nothing; where a run lacks it, its first of ours stands in.
 SHIPPED = "upsplice-auto"
 
 
@@ -32,13 +34,8 @@ class Cell:
     size: int
     rate: float
 
-    @property
-    def title(self):
-        return title_of(self.workload, self.sessions, self.size, self.rate)
-
-    @property
-    def measures(self):
-        return measures_of(self.workload, self.sessions)
+    title: str
+    measures: tuple
 
     @property
     def where(self):
@@ -61,33 +58,23 @@ class Run:
             line["cell"] = (line["row"], line["shape"], line["workers"])
             self.by_place.setdefault((line["cell"], line["target"]), []).append(line)
         # The lines do not change any more, and every picture asks the same of them again.
-        for name in ("values", "median", "best_peer", "ratio", "spread"):
+        for name in ("values", "own_values", "median", "best_peer", "ratio", "spread"):
             setattr(self, name, cache(getattr(self, name)))
         self.cells = self._cells()
-        self._add_kernel_shares()
         self.failures = sum(line["error"] not in NO_FAILURES for line in self.lines)
 
     def _cells(self):
         cells = {}
         for line in self.lines:
-            cells.setdefault(line["cell"], Cell(
-                line["row"], line["shape"], line["workers"], line["workload"],
-                line["sessions"], line["size"], line.get("rate_wanted")))
+            kind = line["workload"], line["sessions"], line["size"]
+            words = words_and_measures(line["row"], *kind)
+            # Lines of targets that did not run have no rate.
+            if cells.get(line["cell"], Cell("", "", 0, *kind, None, *words)).rate is None:
+                cells[line["cell"]] = Cell(line["row"], line["shape"], line["workers"], *kind,
+                                           line.get("rate_wanted"), *words)
         shapes = self.shapes = list(dict.fromkeys(cell.shape for cell in cells.values()))
         # In the order of the rows, but every shape and number of workers in one piece.
         return sorted(cells.values(), key=lambda cell: (shapes.index(cell.shape), cell.workers))
-
-    def _add_kernel_shares(self):
-        """Kernel memory per session that a proxy adds: client and backend have some without it."""
-        for (cell, target), lines in self.by_place.items():
-            direct = {line["round"]: found for line in self.by_place.get((cell, self.direct), ())
-                      if (found := kernel_per_session(line)) is not None}
-            if not direct or target == self.direct:
-                continue
-            usual = statistics.median(direct.values())
-            for line in lines:
-                if (found := kernel_per_session(line)) is not None:
-                    line["kernel_share"] = (found - direct.get(line["round"], usual)) / 1000
 
     @property
     def direct(self):
@@ -107,9 +94,20 @@ class Run:
 
     def values(self, cell, measure, target):
         """Round → value."""
-        if measure.of_proxy and self.targets.get(target) == "direct":
+        if not measure.has_no_direct:
+            return self.own_values(cell, measure, target)
+        if self.targets.get(target) == "direct":
             return {}
-        found = {line["round"]: measure.value(line)
+        found = self.own_values(cell, measure, target)
+        if not measure.beyond_direct:
+            return found
+        # Client and backend have sessions, too.
+        direct = self.own_values(cell, measure, self.direct) if self.direct else {}
+        usual = statistics.median(direct.values()) if direct else 0
+        return {turn: value - direct.get(turn, usual) for turn, value in found.items() if direct}
+
+    def own_values(self, cell, measure, target):
+        found = {line["round"]: measure.of(line)
                  for line in self.lines_of(cell, target) if not line["error"]}
         return {turn: value for turn, value in found.items()
                 if value is not None and math.isfinite(value)}
@@ -178,6 +176,13 @@ class Run:
                  for measure in cell.measures if self.loses(cell, measure, target)]
         return sorted(found, key=lambda loss: loss[0])
 
+    def defeats(self, target):
+        """Cells in which `target` failed and a peer did not, with the reason."""
+        return [(cell, self.trouble(cell, target)) for cell in self.cells
+                if self.trouble(cell, target) not in NO_FAILURES
+                and not any(self.values(cell, measure, target) for measure in cell.measures)
+                and any(self.best_peer(cell, measure) for measure in cell.measures)]
+
     def compared(self, target):
         """How many cells and measures have both `target` and a peer."""
         return sum(bool(self.ratio(cell, measure, target)) for cell in self.cells
@@ -210,10 +215,12 @@ class Run:
 
     def command(self):
         """The line that made this run, as far as its flags say."""
-        shown = {"rounds", "seconds", "rows", "targets", "shape", "shapes", "workers"}
+        shown = {"rounds", "seconds", "rows", "targets", "shape", "workers", "thin"}
         words = ["scripts/lab"]
         for name, value in self.facts.get("flags", {}).items():
-            if name in shown and value not in (None, "", False, []):
+            if name in shown and value is True:
+                words.append("--" + name)
+            elif name in shown and value not in (None, "", False, []):
                 value = ",".join(map(str, value)) if isinstance(value, list) else value
                 words.append("--%s %s" % (name.replace("_", "-"), "%g" % value
                                           if isinstance(value, float) else value))
@@ -225,6 +232,12 @@ class Run:
         return sorted({version for name, version in versions
                        if self.targets.get(name) in PEERS and version not in NO_FAILURES})
 
+    def limited(self):
+        """Row and end of measurements that may have measured the end; not those of direct."""
+        return [(line, end) for line in self.lines
+                if not line["error"] and self.targets.get(line["target"]) != "direct"
+                and (end := end_at_its_limit(line))]
+
     def disturbances(self):
         """How long proxies waited for their core, sorted; and how many measurements that spoilt."""
         waits = sorted(disturbance(line) for line in self.lines if line.get("cpu_seconds"))
@@ -234,8 +247,10 @@ class Run:
 def read_line(line, facts):
     """A line of raw.csv with numbers as numbers; columns of later versions may be missing."""
     read = {name: (line.get(name) or "").strip() for name in WORDS}
+    # Where the run took place is nobody's business, and makes two errors of one.
+    read["error"] = re.sub(r"(?<!\S)/(?:[^\s/]+/)+", "", read["error"])
     for name, text in line.items():
-        if name and name not in WORDS and name not in ("latencies", "more"):
+        if name and name not in WORDS and name not in ("latencies", "kernel_parts", "more"):
             read[name] = number(text)
     for name, otherwise in (("round", 1), ("workers", 1), ("sessions", 0), ("size", 0)):
         read[name] = int(read.get(name) or otherwise)
@@ -264,14 +279,6 @@ def pairs(text):
     except (TypeError, ValueError):
         return []
     return [pair for pair in found if 0 <= pair[0] <= 1 and math.isfinite(pair[1])]
-
-
-def kernel_per_session(line):
-    """Bytes, of all that took part."""
-    before, after = line.get("kernel_before"), line.get("kernel_after")
-    if line["error"] or before is None or after is None or not line["sessions"]:
-        return None
-    return (after - before) / line["sessions"]
 
 
 def guessed_kind(target):

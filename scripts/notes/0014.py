@@ -114,13 +114,13 @@ class Counting(Comparison):
     def per(self, row, name, call):
         """The median count per MiB, message or upgrade."""
         scale = MIB if row.workload.startswith("bulk") else 0.5 if row.workload == "echo" else 1
-        found = [item["counts"].get(call, 0) for item in self.found[row.name][name]
+        found = [item["counts"].get(call, 0) for item in self.found[row.name].get(name, ())
                  if "error" not in item]
         return median(found) * scale if found else None
 
 
 def shown(value):
-    return "%14s" % ("–" if value is None else "" if value < 0.005 else "%.2f" % value)
+    return "%12s" % ("–" if value is None else "" if value < 0.005 else "%.2f" % value)
 
 
 def table(block, found, row):
@@ -128,7 +128,7 @@ def table(block, found, row):
     of = "MiB" if row.workload.startswith("bulk") else (
         "message" if row.workload == "echo" else "upgrade")
     block.say()
-    block.say("%-26s %s" % (row.name + ", per " + of, " ".join("%14s" % name for name in names)))
+    block.say("%-26s %s" % (row.name + ", per " + of, " ".join("%12s" % name for name in names)))
     calls = ["all", *CALLS, *(call + ": EAGAIN" for call in PROBES)]
     lines = {call: [found.per(row, name, call) for name in names] for call in calls}
     for call in sorted(calls, key=lambda call: (call != "all", call)):
@@ -157,18 +157,20 @@ if how is None:
 binary = os.environ.get("UPSPLICE") or build()
 found = Counting(how, block.options, [
     Variant("splice", binary), Variant("copy", binary, "copy"),
-    Haproxy("haproxy-splice", splice=True), Haproxy("haproxy"), Nginx("nginx")], ROWS).run()
-block.say("counted by %s; %d rounds of %.1f s, medians; splice and copy are upsplice's engines" % (
-    how.name, found.rounds, found.seconds))
+    Haproxy("ha-splice", splice=True),
+    Haproxy("ha-splice-1m", splice=True, tune="tune.pipesize 1048576"), Haproxy("haproxy"),
+    Nginx("nginx")], ROWS).run()
+block.say("counted by %s; %d rounds of %.1f s, medians" % (how.name, found.rounds, found.seconds))
+block.say("splice, copy: upsplice's engines; ha-: HAProxy that splices, pipes of 64 KiB and 1 MiB")
 for line in found.rows:
     table(block, found, line)
 block.say()
 shares = {}
 for line in found.rows:
-    ours, theirs = (found.per(line, name, "all") for name in ("splice", "haproxy-splice"))
+    ours, theirs = (found.per(line, name, "all") for name in ("splice", "ha-splice"))
     if ours and theirs:
         shares[line.name] = ours / theirs
-        block.say("%-12s engine splice makes %.2f times the calls of haproxy-splice" % (
+        block.say("%-12s engine splice makes %.2f times the calls of ha-splice" % (
             line.name, ours / theirs))
 block.claim(all(share < 0.6 for name, share in shares.items() if name.startswith("bulk")),
             "In bulk engine splice makes about half the calls of HAProxy's splice, or far fewer.")

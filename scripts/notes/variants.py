@@ -25,7 +25,7 @@ from rows import parse_rows  # noqa: E402
 from targets import Failure, Haproxy, Nginx, Upsplice, spawn, stop_process  # noqa: E402, F401
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-ROUNDS = 7
+ROUNDS, ROUNDS_FOR_VERDICT = 7, 5
 OPTIONS = [("--rounds", None, "how often each row runs on each variant [%d]" % ROUNDS),
            ("--seconds", 1.0, "length of one measurement [1]"),
            ("--rows", None, "other rows than the note's, as in scripts/lab"),
@@ -54,8 +54,15 @@ def long_block(number):
     """A block with these options, and the time that building and measuring take."""
     block = Block(number, OPTIONS)
     signal.alarm(RUN_SECONDS_MAX)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Whoever ends a run early gets a block of what was measured until then.
+    signal.signal(signal.SIGTERM, end_early)
     return block
+
+
+def end_early(*_):
+    # timeout(1) sends its signal twice: the second one would meet the cleaning up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 class NotApplicable(Exception):
@@ -148,6 +155,8 @@ class Comparison:
                 for turn in range(self.rounds):
                     for row in self.rows:
                         self.turn(Path(directory), turn, row)
+            except KeyboardInterrupt:
+                print("ended early", file=sys.stderr)
             finally:
                 for variant in self.variants:
                     variant.stop()
@@ -211,7 +220,7 @@ class Comparison:
 
     def ratios(self, row, name, of):
         """How much better than the first variant, round by round; failures are left out."""
-        pairs = zip(self.found[row][self.variants[0].name], self.found[row][name])
+        pairs = zip(self.found[row].get(self.variants[0].name, ()), self.found[row].get(name, ()))
         return [better(first, other, of) for first, other in pairs
                 if "error" not in first and "error" not in other]
 
@@ -228,9 +237,10 @@ class Comparison:
                 block.say("  %-30s %s" % (variant.name, self.line(row.name, variant, bulk, one)))
 
     def line(self, row, variant, bulk, one):
-        items = [item for item in self.found[row][variant.name] if "error" not in item]
+        found = self.found[row].get(variant.name) or [dict(error="not measured")]
+        items = [item for item in found if "error" not in item]
         if not items:
-            return self.found[row][variant.name][0]["error"]
+            return found[0]["error"]
         of = "p50" if one else "rate"
         speed = median([item[of] for item in items]) / (1e9 if bulk else 1)
         cost = median([item["cost"] for item in items]) * (1e9 if bulk else 1e6)
@@ -239,12 +249,9 @@ class Comparison:
             digits, speed, spread(self.ratios(row, variant.name, of)), 3 if bulk else 1, cost,
             spread(self.ratios(row, variant.name, "cost")))
 
-    def middle(self, row, name, of):
-        """The median ratio of a variant, or nothing when it was not measured."""
-        if not any(row == known.name for known in self.rows) or name not in self.found[row]:
-            return None
-        found = self.ratios(row, name, of)
-        return median(found) if found else None
+    def middles(self, name, of):
+        """The median ratio of a variant in each row; 1 where nothing was measured."""
+        return [median(self.ratios(row.name, name, of) or [1.0]) for row in self.rows]
 
     def beyond_spread(self, row, name, of):
         """1 better in nine rounds of ten, -1 worse in as many, else 0."""
@@ -272,11 +279,12 @@ class BesideBulk(Comparison):
             block.say("%-32s %9s %9s %21s" % (
                 row.name + " beside bulk16-up", "p50 µs", "p99 µs", "× first, p10–p90"))
             for variant in self.variants:
-                items = [i for i in self.found[row.name][variant.name] if "error" not in i]
+                found = self.found[row.name].get(variant.name, ())
+                items = [item for item in found if "error" not in item]
                 if items:
                     block.say("  %-30s %9.0f %9.0f %21s" % (
-                        variant.name, median([i["p50"] for i in items]),
-                        median([i["p99"] for i in items]),
+                        variant.name, median([item["p50"] for item in items]),
+                        median([item["p99"] for item in items]),
                         spread(self.ratios(row.name, variant.name, "p99"))))
 
 
@@ -298,6 +306,9 @@ def spread(values):
 
 def winners(block, comparison, of="cost"):
     """Says which variants are better or worse than the first beyond the spread, row by row."""
+    if comparison.rounds < ROUNDS_FOR_VERDICT:
+        block.say("too few rounds to tell better from worse: %d" % comparison.rounds)
+        return
     for row in comparison.rows:
         for word, sign in (("cheaper", 1), ("dearer", -1)):
             names = ["%s %.2f" % (name, median(comparison.ratios(row.name, name, of)))

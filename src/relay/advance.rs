@@ -12,8 +12,9 @@ use crate::error::{End, Kind, Side, Stage};
 use crate::sys::sockopt;
 use crate::sys::stream::{Readable, Stream};
 
-/// Bytes that one session may take per poll before the worker looks at its neighbours (rule R16).
-const BYTES_PER_POLL: usize = 1 << 20;
+/// Bytes that one direction may take per turn before the worker looks at its neighbours (rule R16): fewer
+/// cost more, since what is left in the cache is lost between two turns (kernel-notes/0015).
+const BYTES_PER_TURN: usize = 4 << 20;
 
 /// What a fill came to.
 pub(super) enum Filled {
@@ -48,7 +49,7 @@ pub(super) enum Moved {
 impl ReadyRelay {
     /// One direction, until it waits for something or has spent its share; true in the latter case.
     pub(super) fn advance(&mut self, direction: Direction) -> Result<bool, End> {
-        let mut allowance = BYTES_PER_POLL;
+        let mut allowance = BYTES_PER_TURN;
         let mut took = 0;
         loop {
             match self.ways[direction as usize].half.step() {
@@ -187,7 +188,7 @@ impl ReadyRelay {
         if way.paused_since.is_none() {
             way.paused_since = Some(Instant::now());
             // A sink that is slower than its source needs no wide pipe: it would only hold more.
-            way.full_fills = 0;
+            way.full_fills /= 2;
             self.kit.counters.paused(direction);
             self.live.paused(direction);
         }

@@ -17,7 +17,7 @@ pub const PIPE_BYTES_MIN: u32 = 64 * 1024;
 pub const WIDE_PIPE_BYTES: u32 = 1024 * 1024;
 /// Empty pipes kept per worker: a fill and its drain follow each other, so few are in use at once.
 const FREE_MAX: usize = 64;
-const FREE_WIDE_MAX: usize = 4;
+const FREE_WIDE_MAX: usize = 8;
 /// Takes that are refused at once after the kernel gave no good pipe, before it is asked again.
 const RETRY_AFTER: u32 = 1024;
 

@@ -11,8 +11,10 @@ use crate::sys::stream::Stream;
 use crate::sys::{Errno, sockopt};
 use std::os::fd::AsFd;
 
-/// Fills in a row that must be as large as a narrow pipe before a wide one is asked for.
+/// So many more fills as large as a narrow pipe than smaller ones, before a wide one is asked for; and the most
+/// that are counted, so that a few small fills among large ones do not matter (kernel-notes/0015).
 const FULL_FILLS_FOR_WIDE: u8 = 2;
+const FULL_FILLS_MAX: u8 = 16;
 /// Refusals of one kind in a row that end the tries: the next fills go by copy.
 const REFUSALS_MAX: u8 = 3;
 
@@ -29,9 +31,9 @@ pub(super) fn fill(way: &mut Way, source: &Stream, kit: &Kit) -> Filled {
     {
         way.half.filled(bytes);
         way.full_fills = if bytes.get() >= u64::from(super::pool::PIPE_BYTES_MIN) {
-            way.full_fills.saturating_add(1)
+            (way.full_fills + 1).min(FULL_FILLS_MAX)
         } else {
-            0
+            way.full_fills.saturating_sub(1)
         };
         way.pipe = Some(pipe);
         return Filled::Bytes(bytes.get());

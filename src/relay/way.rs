@@ -67,7 +67,7 @@ pub struct Way {
     pub(super) pace: Option<Pace>,
     /// Refusals of splice since it last moved bytes.
     pub(super) refusals: u8,
-    /// Fills in a row that filled a narrow pipe.
+    /// Fills that filled a narrow pipe, less those that did not.
     pub(super) full_fills: u8,
     /// Try the next fill even if no readiness was seen: set at the start and when the source failed elsewhere.
     pub(super) eager: bool,

@@ -17,7 +17,7 @@ use crate::relay::{Relay, Turn};
 
 /// Events at once that promise more: the reactor is asked again before the runtime is.
 const EVENTS_FOR_MORE: usize = 4;
-/// Looks at the reactor in a row before the runtime has a turn: it has listeners and timers to serve.
+/// Looks at the reactor in a row before the runtime has a turn: it has exchanges to serve.
 const LOOKS_IN_A_ROW: u32 = 16;
 
 /// Gives the session a seat and its first turn.
@@ -53,21 +53,16 @@ pub async fn carry(worker: &Rc<Worker>) {
     loop {
         let collected = reactor.collect(|key| registry.enqueue(key));
         registry.take_turns(|key, seat| turn(worker, key, &seat));
-        if collected.events >= EVENTS_FOR_MORE {
+        if registry.has_queue() || collected.events >= EVENTS_FOR_MORE {
             looks += 1;
-            if looks < LOOKS_IN_A_ROW && !collected.woke_tasks {
-                continue;
+            // What is woken and what is left to do waits until the runtime has looked at its own.
+            if collected.woke_tasks || looks == LOOKS_IN_A_ROW {
+                looks = 0;
+                tokio::task::yield_now().await;
             }
-            looks = 0;
-            tokio::task::yield_now().await;
             continue;
         }
         looks = 0;
-        if registry.has_queue() {
-            // What is left to do waits until the runtime has looked at its own.
-            tokio::task::yield_now().await;
-            continue;
-        }
         // Whatever wakes this task, it looks at everything.
         let mut waits = false;
         poll_fn(|cx| {
@@ -97,7 +92,12 @@ fn obey_or_move(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
         Some(Order::Move(to)) => return move_to(worker, key, to),
         None => {}
     }
-    let turned = seat.with_relay(|relay| (relay.turn(), relay.live().half_closed()));
+    let turned = seat.with_relay(|relay| {
+        let before = relay.live().progress();
+        let turned = relay.turn();
+        seat.turned(relay.live().progress().wrapping_sub(before) / 2);
+        (turned, relay.live().half_closed())
+    });
     let Some((turned, half_closed)) = turned else { return };
     if half_closed {
         worker.registry.half_closed(key, seat, || worker.windows(seat.route()));

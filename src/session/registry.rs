@@ -1,6 +1,7 @@
 //! The live sessions of one worker, and the orders they are given.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -52,6 +53,8 @@ pub struct Seat {
     route: u16,
     /// Whether it waits for its turn already.
     queued: Cell<bool>,
+    /// Whether its last turn was a long one.
+    heavy: Cell<bool>,
     watches_half_close: Cell<bool>,
     watch: Cell<Option<Watch>>,
     serial: Cell<u64>,
@@ -81,6 +84,9 @@ pub struct Registry {
     timers: Timers,
     /// Keys of the sessions that have something to do.
     queue: RefCell<Vec<usize>>,
+    /// The same, of those whose turns are long: they have them one at a time, so that the others wait for one
+    /// at most.
+    heavy: RefCell<VecDeque<usize>>,
     /// Wakes the one who goes through the queue.
     bell: RefCell<Option<Waker>>,
 }
@@ -108,6 +114,7 @@ impl Seat {
             route: joined.facts.route.expect("a joined session has a route"),
             joined: RefCell::new(Some(joined)),
             queued: Cell::new(false),
+            heavy: Cell::new(false),
             watches_half_close: Cell::new(false),
             watch: Cell::new(None),
             serial: Cell::new(0),
@@ -135,6 +142,11 @@ impl Seat {
         self.joined.borrow_mut().as_mut().map(|joined| look(&mut joined.relay))
     }
 
+    /// Says how many bytes its turn has moved.
+    pub fn turned(&self, bytes: u64) {
+        self.heavy.set(bytes >= HEAVY_BYTES);
+    }
+
     /// Bytes moved so far, as a number that changes with each.
     fn progress(&self) -> u64 {
         self.with_relay(|relay| relay.live().progress()).unwrap_or_default()
@@ -160,11 +172,16 @@ impl Registry {
         if let Some(seat) = self.seats.borrow().get(key)
             && !seat.queued.replace(true)
         {
-            self.queue.borrow_mut().push(key);
+            if seat.heavy.get() {
+                self.heavy.borrow_mut().push_back(key);
+            } else {
+                self.queue.borrow_mut().push(key);
+            }
         }
     }
 
-    /// Gives each session of the queue its turn. Who is put in meanwhile comes next time.
+    /// Gives each session of the queue its turn, then one of those whose turns are long. Who is put in meanwhile
+    /// comes next time.
     pub fn take_turns(&self, mut turn: impl FnMut(usize, Rc<Seat>)) {
         let mut queue = self.queue.take();
         for key in queue.drain(..) {
@@ -178,11 +195,17 @@ impl Registry {
         if next.is_empty() {
             *next = queue;
         }
+        drop(next);
+        let heavy = self.heavy.borrow_mut().pop_front();
+        if let Some((key, seat)) = heavy.and_then(|key| Some((key, self.get(key)?))) {
+            seat.queued.set(false);
+            turn(key, seat);
+        }
     }
 
     /// Whether somebody waits for a turn.
     pub fn has_queue(&self) -> bool {
-        !self.queue.borrow().is_empty()
+        !self.queue.borrow().is_empty() || !self.heavy.borrow().is_empty()
     }
 
     /// Names the task that is woken when an order is given.
@@ -317,6 +340,8 @@ impl Registry {
     }
 }
 
+/// A turn that moves so much takes longer than many small ones.
+const HEAVY_BYTES: u64 = 512 * 1024;
 /// Void entries that are not worth a look.
 const VOID_ENTRIES_MAX: usize = 64;
 

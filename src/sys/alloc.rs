@@ -1,8 +1,8 @@
 //! The program's allocator: the system's, but for blocks aligned to a cache line pair.
 //!
-//! The runtime keeps three such blocks for every session (two registrations with the reactor, one task),
-//! all of a few hundred bytes and aligned to 128. glibc makes each by asking for more and cutting off both
-//! ends, which cost 0.6 KB per idle session (kernel-notes/0004). Here they come from chunks that are cut into
+//! The runtime aligns its tasks to 128, and every exchange is one. glibc makes each by asking for more and
+//! cutting off both ends, and what it cuts off is too small for the next: thousands of exchanges at a time
+//! leave several kilobytes per session behind (kernel-notes/0004). Here they come from chunks that are cut into
 //! blocks of one size, and go back to a list of their size.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -38,7 +38,8 @@ fn class(layout: Layout) -> Option<usize> {
     served.then(|| layout.size().div_ceil(LINE) - 1)
 }
 
-// JUSTIFICATION: an allocator cannot be written without `unsafe`; it saves a fifth of an idle session.
+// JUSTIFICATION: an allocator cannot be written without `unsafe`; without it sessions that were
+// opened at the same time cost several times as much.
 // SAFETY: a block is either on one list or with one caller: `alloc` takes it off a list of the current
 // thread, which no other thread can reach, and `dealloc` puts it on one. All blocks of a class have the
 // class' size, are aligned to LINE, and belong to chunks that are never given back. A caller passes the

@@ -14,6 +14,7 @@ impl Default for Gateway {
         Gateway {
             workers: available_parallelism().map_or(1, usize::from),
             runtime: Runtime::Auto,
+            balance: true,
             drain: Duration::from_secs(30),
             no_fallback: false,
             name: "upsplice".to_owned(),

@@ -45,6 +45,7 @@ fn gateway(section: Section) -> Gateway {
     let gateway = Gateway {
         workers: number(&section, "workers", value::WORKERS).unwrap_or(default.workers),
         runtime: section.text("runtime", value::runtime).unwrap_or(default.runtime),
+        balance: section.switch("balance").unwrap_or(default.balance),
         drain: duration(&section, "drain", TIMER).unwrap_or(default.drain),
         no_fallback: section.switch("no_fallback").unwrap_or(default.no_fallback),
         name: section.text("name", value::gateway_name).unwrap_or(default.name),

@@ -40,6 +40,8 @@ pub struct Gateway {
     pub workers: usize,
     /// Which async runtime each worker runs in.
     pub runtime: Runtime,
+    /// Give connections and sessions to the worker that has the least; default true.
+    pub balance: bool,
     /// How long sessions may go on after SIGTERM.
     pub drain: Duration,
     /// Refuse a session rather than carry it by another engine than the one configured.

@@ -141,6 +141,7 @@ fn config(routes: &[(&str, Engine)]) -> Config {
             workers: 1,
             runtime: Runtime::Auto,
             drain: second,
+            balance: false,
             no_fallback: false,
             name: "upsplice".into(),
             trusted_proxies: Vec::new(),

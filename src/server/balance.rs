@@ -17,9 +17,9 @@ use crate::session::worker::Worker;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Sessions given away at one look: each costs both workers some system calls.
 const MOVES_MAX: usize = 16;
-/// Connections handed over per worker and period: under a storm of short ones the hash is fair
-/// enough, and each of these wakes another worker.
-pub(super) const HAND_OVERS_MAX: u32 = 64;
+/// So many connections per worker and period are a storm of short ones, which the hash deals out fairly
+/// enough; a hand-over wakes another thread, and of a storm it would be every third connection.
+const STORM: u32 = 128;
 /// A difference below this cannot be made smaller.
 const DIFFERENCE_LEAST: usize = 2;
 /// One part in so many of the own load is not worth a move.
@@ -49,12 +49,21 @@ fn surplus(own: usize, mut loads: Vec<Option<usize>>) -> Vec<usize> {
     moves
 }
 
+/// What counts as accepted lately once a period is over: half of what did, and never so much that a storm
+/// is felt for longer than a period after its end.
+fn faded(lately: u32) -> u32 {
+    lately.min(2 * STORM) / 2
+}
+
 /// The worker that should carry a connection which `worker` has just accepted, if it is not `worker` itself.
-/// `load` is that of `worker` with this connection.
 pub(super) fn for_accepted(worker: &Worker) -> Option<usize> {
+    if !worker.balances {
+        return None;
+    }
+    worker.accepted_lately.update(|lately| lately.saturating_add(1));
     let load = worker.loads.connections(worker.index) + 1;
-    // Who had nothing cannot have too much: that is most connections of few, at the price of one load.
-    if !worker.balances || load < DIFFERENCE_LEAST || worker.hand_overs_left.get() == 0 {
+    // Who had nothing cannot have too much, and need not look at the others.
+    if load < DIFFERENCE_LEAST || worker.accepted_lately.get() > STORM {
         return None;
     }
     better(worker.index, load, worker.loads.all(Kind::Connection))
@@ -69,7 +78,7 @@ pub(super) async fn rebalance(worker: &Rc<Worker>) {
     loop {
         worker.kit.reactor.sleep_until(due).await;
         due = Instant::now() + PERIOD;
-        worker.hand_overs_left.set(HAND_OVERS_MAX);
+        worker.accepted_lately.update(faded);
         if worker.registry.len() < DIFFERENCE_LEAST {
             continue;
         }
@@ -122,6 +131,23 @@ mod tests {
         ] {
             assert_eq!(surplus(own, loads.clone()), wanted, "{own} of {loads:?}");
         }
+    }
+
+    #[test]
+    fn a_storm_is_one_from_its_first_period_to_one_after_its_end() {
+        let (calm, storm) = (STORM / 4, 10 * STORM);
+        let mut lately = 0;
+        let mut hands_over = |accepted: u32| {
+            let first = lately < STORM;
+            lately += accepted;
+            let last = lately <= STORM;
+            lately = faded(lately);
+            (first, last)
+        };
+        let found = [calm, calm, storm, storm, calm, calm].map(&mut hands_over);
+        let yes = (true, true);
+        let wanted = [yes, yes, (true, false), (false, false), (false, false), yes];
+        assert_eq!(found, wanted);
     }
 
     #[test]

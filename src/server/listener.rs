@@ -90,7 +90,6 @@ fn hand_over(mut accepted: Accepted, worker: &Worker, others: &[Controller]) -> 
     }
     match others[to].send(Control::Admit(accepted)) {
         Ok(()) => {
-            worker.hand_overs_left.update(|left| left - 1);
             worker.counters.handed_over.add(1);
             None
         }

@@ -307,7 +307,7 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
         page,
         balances,
         loads,
-        hand_overs_left: Cell::new(balance::HAND_OVERS_MAX),
+        accepted_lately: Cell::new(0),
         connections: Cell::new(0),
         quiet: Notify::new(),
         stopping: Notify::new(),

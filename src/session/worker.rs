@@ -65,8 +65,8 @@ pub struct Worker {
     pub loads: Arc<Loads>,
     /// Whether connections and sessions go to the worker that has the least.
     pub balances: bool,
-    /// Connections that may still be handed over, before the next look at the others' loads.
-    pub hand_overs_left: Cell<u32>,
+    /// How many connections it has accepted lately, if it balances.
+    pub accepted_lately: Cell<u32>,
     /// Connections that have not ended.
     pub connections: Cell<usize>,
     /// Told whenever the last connection ends.

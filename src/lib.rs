@@ -20,7 +20,8 @@
 //!
 //! 1. [`server`] accepts it, in one of the workers: a thread with its own runtime, reactor
 //!    ([`sys::reactor`]), listeners (`SO_REUSEPORT`), pipes and sessions. Nothing is shared between workers
-//!    but counters that are read.
+//!    but counters that are read, and how much each has to do ([`session::load`]): a connection is handed to
+//!    the one that has the least before anything is read from it, and sessions follow once a second.
 //! 2. [`session`] reads the head: [`http::head`] finds its end byte by byte, strictly, then parses it once.
 //! 3. [`route`] maps host, path and offered protocols to a route; [`http::upgrade`] judges what is asked.
 //! 4. An endpoint is connected within the `connect` timer, one after the other.

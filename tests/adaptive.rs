@@ -74,7 +74,7 @@ fn small_messages_never_take_a_pipe() {
 #[test]
 fn a_session_that_moves_takes_its_pace_along_and_a_named_engine_ends_it() {
     let backend = Backend::echo();
-    let gw = Gw::with(&backend, Engine::Auto, Runtime::Epoll, "workers = 2", "");
+    let gw = Gw::with(&backend, Engine::Auto, Runtime::Epoll, "workers = 2\nbalance = false", "");
     let mut client = Client::upgraded(gw.address(), "/", "raw");
     let mut pattern = Pattern::new(9);
     let spliced = |gw: &Gw| gw.metrics().bytes_by(Carrier::Splice, Direction::ToUpstream);

@@ -62,6 +62,7 @@ fn every_key_reaches_the_configuration() {
     let (gateway, seconds) = (&config.gateway, Duration::from_secs);
     assert_eq!((gateway.workers, gateway.runtime), (4, Runtime::Epoll));
     assert_eq!((gateway.drain, gateway.no_fallback), (seconds(60), true));
+    assert!(!gateway.balance);
     assert_eq!((gateway.name.as_str(), gateway.access_log), ("edge-1", false));
     assert!(gateway.trusts("10.9.9.9".parse().unwrap()));
     assert!(gateway.trusts("::ffff:192.0.2.7".parse().unwrap()));
@@ -112,7 +113,7 @@ fn every_key_of_a_route_reaches_the_configuration() {
 fn what_the_file_leaves_out_has_the_documented_default() {
     let config = read("valid", "least.toml");
     let (gateway, seconds) = (&config.gateway, Duration::from_secs);
-    assert!(gateway.workers >= 1 && gateway.access_log && !gateway.no_fallback);
+    assert!(gateway.workers >= 1 && gateway.balance && gateway.access_log && !gateway.no_fallback);
     assert_eq!((gateway.runtime, gateway.drain), (Runtime::Auto, seconds(30)));
     let limits = &gateway.limits;
     assert_eq!((limits.head_bytes_max, limits.line_bytes_max), (32768, 8192));

@@ -29,7 +29,7 @@ const ENGINES: [Option<metrics::Engine>; 4] = [
 ];
 
 fn two_workers(backend: &Backend, engine: Engine, runtime: Runtime) -> Gw {
-    Gw::with(backend, engine, runtime, "workers = 2", "timeouts.idle = \"1h\"")
+    Gw::with(backend, engine, runtime, "workers = 2\nbalance = false", "timeouts.idle = \"1h\"")
 }
 
 /// The only session, once there is one: between two workers it is in neither.
@@ -241,7 +241,13 @@ fn the_half_close_timer_goes_on_after_a_move() {
             wait(&told.lock().expect("one session"));
         });
         let timeouts = "timeouts.idle = \"1h\"\ntimeouts.half_close = \"400ms\"";
-        let gw = Gw::with(&backend, Engine::Splice, Runtime::Epoll, "workers = 2", timeouts);
+        let gw = Gw::with(
+            &backend,
+            Engine::Splice,
+            Runtime::Epoll,
+            "workers = 2\nbalance = false",
+            timeouts,
+        );
         let mut client = Client::upgraded(gw.address(), "/", "raw");
         let id = session(&gw).id;
         send(&mut client.socket, 1, 10);

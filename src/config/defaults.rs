@@ -15,6 +15,7 @@ impl Default for Gateway {
             workers: available_parallelism().map_or(1, usize::from),
             runtime: Runtime::Auto,
             busy_poll: Duration::ZERO,
+            balance: true,
             drain: Duration::from_secs(30),
             no_fallback: false,
             name: "upsplice".to_owned(),

@@ -46,6 +46,7 @@ fn gateway(section: Section) -> Gateway {
         workers: number(&section, "workers", value::WORKERS).unwrap_or(default.workers),
         runtime: section.text("runtime", value::runtime).unwrap_or(default.runtime),
         busy_poll: section.text("busy_poll", value::busy_poll).unwrap_or(default.busy_poll),
+        balance: section.switch("balance").unwrap_or(default.balance),
         drain: duration(&section, "drain", TIMER).unwrap_or(default.drain),
         no_fallback: section.switch("no_fallback").unwrap_or(default.no_fallback),
         name: section.text("name", value::gateway_name).unwrap_or(default.name),

@@ -43,6 +43,8 @@ pub struct Gateway {
     /// How long a worker looks for events before it sleeps; zero, the default: not at all. It trades CPU time
     /// for latency.
     pub busy_poll: Duration,
+    /// Give connections and sessions to the worker that has the least; default true.
+    pub balance: bool,
     /// How long sessions may go on after SIGTERM.
     pub drain: Duration,
     /// Refuse a session rather than carry it by another engine than the one configured.

@@ -46,6 +46,8 @@ pub struct Counters {
     pub sessions_open: Counter,
     /// Sessions that were taken out of a relay to go on in another.
     pub detached: Counter,
+    /// Connections that were given to another worker before anything was read from them.
+    pub handed_over: Counter,
     /// Access log lines that were dropped because the writer was behind.
     pub log_dropped: Counter,
     /// Gauge: pipes that hold bytes.
@@ -107,6 +109,8 @@ pub struct Snapshot {
     pub sessions_open: u64,
     /// See [`Counters::detached`].
     pub detached: u64,
+    /// See [`Counters::handed_over`].
+    pub handed_over: u64,
     /// See [`Counters::log_dropped`].
     pub log_dropped: u64,
     /// See [`Counters::pipes_used`].
@@ -155,6 +159,7 @@ impl Snapshot {
         self.connections_open = self.connections_open.wrapping_add(worker.connections_open.get());
         self.sessions_open = self.sessions_open.wrapping_add(worker.sessions_open.get());
         self.detached += worker.detached.get();
+        self.handed_over += worker.handed_over.get();
         self.log_dropped += worker.log_dropped.get();
         self.pipes_used += worker.pipes_used.get();
         self.pipes_free += worker.pipes_free.get();

@@ -1,11 +1,14 @@
 //! What a worker can be told by other threads, and the bell that wakes it.
 
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::session::load::OnTheWay;
 use crate::session::registry::{Move, Moved, SessionView};
 use crate::sys::reactor::Doorbell;
 
@@ -16,6 +19,8 @@ pub(super) enum Control {
     Drain,
     /// End now.
     Stop,
+    /// Serve a connection that another worker accepted.
+    Admit(Accepted),
     /// Go on with a session of another worker.
     Adopt(Box<Moved>),
     /// Move a session; the answer says whether it is here.
@@ -29,6 +34,17 @@ pub(super) enum Control {
     },
     /// List the sessions.
     Sessions(mpsc::Sender<Vec<SessionView>>),
+}
+
+/// A connection of which nothing has been read.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub socket: OwnedFd,
+    pub peer: Option<SocketAddr>,
+    /// The listener's place in the configuration.
+    pub listener: u16,
+    /// Its share in the load of the worker that it goes to.
+    pub on_the_way: Option<OnTheWay>,
 }
 
 /// Tells one worker.

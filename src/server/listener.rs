@@ -1,13 +1,17 @@
 //! The accept loop: takes connections as fast as they come, and backs off when it cannot.
+//!
+//! Who accepts a connection need not serve it: see [`super::balance`].
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use super::balance;
+use super::control::{Accepted, Control, Controller};
+use crate::session::load::{Kind, OnTheWay};
 use crate::session::worker::{Open, Worker};
 use crate::sys::net::{AcceptFault, Acceptor, accept_fault};
 
@@ -20,7 +24,12 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
 const WARN_EVERY: Duration = Duration::from_secs(5);
 
 /// Accepts until it is dropped. `index` is the listener's place in the configuration.
-pub async fn accept(acceptor: Rc<Acceptor>, index: u16, worker: Rc<Worker>) {
+pub(super) async fn accept(
+    acceptor: Rc<Acceptor>,
+    index: u16,
+    worker: Rc<Worker>,
+    others: Arc<[Controller]>,
+) {
     let mut backoff = BACKOFF_FIRST;
     let mut warned: Option<Instant> = None;
     let mut turn = 0;
@@ -28,7 +37,11 @@ pub async fn accept(acceptor: Rc<Acceptor>, index: u16, worker: Rc<Worker>) {
         match poll_fn(|cx| acceptor.poll_accept(cx)).await {
             Ok((socket, peer)) => {
                 backoff = BACKOFF_FIRST;
-                admit(socket, peer, index, &worker);
+                worker.counters.accepted.add(1);
+                let accepted = Accepted { socket, peer, listener: index, on_the_way: None };
+                if let Some(stays) = hand_over(accepted, &worker, &others) {
+                    admit(stays, &worker);
+                }
                 turn += 1;
                 if turn == ACCEPTS_PER_TURN {
                     turn = 0;
@@ -52,14 +65,40 @@ pub async fn accept(acceptor: Rc<Acceptor>, index: u16, worker: Rc<Worker>) {
 }
 
 /// Takes what already waits: a listener that is closed would reset these connections.
-pub fn accept_waiting(acceptor: &Acceptor, index: u16, worker: &Rc<Worker>) {
+pub(super) fn accept_waiting(acceptor: &Acceptor, index: u16, worker: &Rc<Worker>) {
     while let Ok((socket, peer)) = acceptor.accept_now() {
-        admit(socket, peer, index, worker);
+        worker.counters.accepted.add(1);
+        admit(Accepted { socket, peer, listener: index, on_the_way: None }, worker);
     }
 }
 
-fn admit(socket: OwnedFd, peer: Option<SocketAddr>, index: u16, worker: &Rc<Worker>) {
-    worker.counters.accepted.add(1);
+/// Serves the connection here.
+pub(super) fn admit(accepted: Accepted, worker: &Rc<Worker>) {
+    let Accepted { socket, peer, listener, on_the_way } = accepted;
     let open = Open::new(Rc::clone(worker));
-    tokio::task::spawn_local(crate::session::run(open, socket, peer, index));
+    // Not before it is counted as open here.
+    drop(on_the_way);
+    tokio::task::spawn_local(crate::session::run(open, socket, peer, listener));
+}
+
+/// Hands the connection to a worker that has less to do, if there is one; else gives it back.
+fn hand_over(mut accepted: Accepted, worker: &Worker, others: &[Controller]) -> Option<Accepted> {
+    let Some(to) = balance::for_accepted(worker) else { return Some(accepted) };
+    accepted.on_the_way = OnTheWay::new(&worker.loads, to, Kind::Connection);
+    if accepted.on_the_way.is_none() {
+        return Some(accepted);
+    }
+    match others[to].send(Control::Admit(accepted)) {
+        Ok(()) => {
+            worker.counters.handed_over.add(1);
+            None
+        }
+        Err(Control::Admit(mut accepted)) => {
+            // That worker is gone, and its load will never say so.
+            worker.loads.close(to);
+            accepted.on_the_way = None;
+            Some(accepted)
+        }
+        Err(_) => unreachable!("what was sent comes back"),
+    }
 }

@@ -5,6 +5,7 @@ pub mod choice;
 pub mod demo;
 pub mod report;
 
+mod balance;
 mod control;
 mod listener;
 mod run;
@@ -30,6 +31,7 @@ use crate::relay::pool::PipeBudget;
 use crate::route::Routes;
 pub use crate::session::access_log::AccessLog;
 use crate::session::access_log::{LogSender, LogWriter};
+use crate::session::load::Loads;
 pub use crate::session::registry::{Move, SessionView};
 use crate::session::worker::Carriage;
 use crate::sys::net::{self, TcpOptions};
@@ -115,6 +117,7 @@ impl Gateway {
             counters: Arc::clone(&counters),
             local_ports: bound.addresses.iter().map(BoundAddress::port).collect(),
             controls: controllers.clone().into(),
+            loads: Arc::new(Loads::new(config.gateway.workers)),
             config: Arc::new(config),
             uring,
         };

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
 use super::control::{Control, Controller, Controls};
-use super::{demo, listener, tcp_options};
+use super::{balance, demo, listener, tcp_options};
 use crate::config::Config;
 use crate::metrics::{Counters, Snapshot};
 use crate::relay::Kit;
@@ -23,6 +23,7 @@ use crate::relay::pool::PipeBudget;
 use crate::route::Routes;
 use crate::session::access_log::LogSender;
 use crate::session::joined;
+use crate::session::load::Loads;
 use crate::session::registry::{Order, Registry};
 use crate::session::worker::{Carriage, Page, Worker};
 use crate::sys::net::Acceptor;
@@ -43,6 +44,7 @@ pub(super) struct Shared {
     pub budget: Arc<PipeBudget>,
     pub counters: Arc<[Arc<Counters>]>,
     pub controls: Arc<[Controller]>,
+    pub loads: Arc<Loads>,
     pub local_ports: Arc<[Option<u16>]>,
     pub uring: bool,
 }
@@ -57,6 +59,7 @@ pub(super) fn main(
     ready: &mpsc::Sender<io::Result<()>>,
 ) -> bool {
     let uring = shared.uring;
+    let others = Arc::clone(&shared.controls);
     let work = async move {
         let Controls { receiver, doorbell } = controls;
         let made = new_worker(index, shared, log).and_then(|worker| {
@@ -71,7 +74,7 @@ pub(super) fn main(
                 let _ = ready.send(Ok(()));
                 // The ring of tokio-uring has to be slept in; it watches the reactor as one descriptor.
                 let sleeps_here = (!uring).then(|| worker.kit.reactor.sleep_here());
-                serve(&worker, acceptors, receiver).await;
+                serve(&worker, acceptors, receiver, others).await;
                 drop(sleeps_here);
                 !worker.panicked.get()
             }
@@ -103,6 +106,7 @@ async fn serve(
     worker: &Rc<Worker>,
     acceptors: Vec<Rc<Acceptor>>,
     mut control: UnboundedReceiver<Control>,
+    others: Arc<[Controller]>,
 ) {
     let watcher = Rc::clone(worker);
     let watching = tokio::task::spawn_local(async move {
@@ -110,16 +114,22 @@ async fn serve(
     });
     let accepting = acceptors.iter().enumerate().map(|(index, acceptor)| {
         let index = u16::try_from(index).expect("the configuration bounds the listeners");
-        let accept = listener::accept(Rc::clone(acceptor), index, Rc::clone(worker));
+        let accept =
+            listener::accept(Rc::clone(acceptor), index, Rc::clone(worker), Arc::clone(&others));
         tokio::task::spawn_local(accept)
     });
     let accepting = accepting.collect();
     let carrier = Rc::clone(worker);
     let carrying = tokio::task::spawn_local(async move { joined::carry(&carrier).await });
-    let mut servants = Servants { accepting, acceptors, watching, carrying };
+    let balancer = Rc::clone(worker);
+    let balancing = worker
+        .balances
+        .then(|| tokio::task::spawn_local(async move { balance::rebalance(&balancer).await }));
+    let mut servants = Servants { accepting, acceptors, watching, carrying, balancing };
     let mut deadline = None;
     loop {
         match next_control(worker, &mut control, deadline, &mut servants).await {
+            Some(Control::Admit(accepted)) => listener::admit(accepted, worker),
             Some(Control::Adopt(moved)) => joined::adopt(worker, *moved),
             Some(Control::Sessions(reply)) => {
                 let _ = reply.send(worker.registry.view(worker.index));
@@ -135,12 +145,14 @@ async fn serve(
         }
     }
     servants.stop_accepting(worker).await;
-    // A session that another worker gave away just now must not vanish without its line. A receive, since
+    // What another worker gave away just now must not vanish without its line. A receive, since
     // only that waits for a message that is being sent at this moment.
     control.close();
     while let Some(told) = control.recv().await {
-        if let Control::Adopt(moved) = told {
-            joined::adopt(worker, *moved);
+        match told {
+            Control::Admit(accepted) => listener::admit(accepted, worker),
+            Control::Adopt(moved) => joined::adopt(worker, *moved),
+            _ => {}
         }
     }
     worker.stop();
@@ -149,6 +161,9 @@ async fn serve(
     let _ = worker.kit.reactor.timeout(STOP_GRACE, quiet).await;
     servants.watching.abort();
     servants.carrying.abort();
+    if let Some(balancing) = servants.balancing {
+        balancing.abort();
+    }
     worker.registry.clear();
 }
 
@@ -158,6 +173,8 @@ struct Servants {
     acceptors: Vec<Rc<Acceptor>>,
     watching: JoinHandle<()>,
     carrying: JoinHandle<()>,
+    /// Where there are others to balance with.
+    balancing: Option<JoinHandle<()>>,
 }
 
 impl Servants {
@@ -168,7 +185,9 @@ impl Servants {
     /// Lets a panic of one of them be the worker's: without it connections would wait in a queue that
     /// nobody empties, or idle sessions live for ever, and nobody would know.
     fn poll_panic(&mut self, cx: &mut Context<'_>) {
-        for task in self.accepting.iter_mut().chain([&mut self.watching, &mut self.carrying]) {
+        let others =
+            [&mut self.watching, &mut self.carrying].into_iter().chain(&mut self.balancing);
+        for task in self.accepting.iter_mut().chain(others) {
             if let Poll::Ready(ended) = Pin::new(task).poll(cx) {
                 match ended {
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -181,6 +200,7 @@ impl Servants {
     /// Takes the connections that wait in the kernel, then closes the listeners: the other way round they
     /// would be reset. The accept tasks are gone before that, so nothing is left to come in between.
     async fn stop_accepting(&mut self, worker: &Rc<Worker>) {
+        worker.loads.close(worker.index);
         for task in self.accepting.drain(..) {
             task.abort();
             // Cancelled, as asked.
@@ -202,7 +222,7 @@ async fn next_control(
     servants: &mut Servants,
 ) -> Option<Control> {
     let next = async {
-        let mut quiet = pin!(until_quiet(worker));
+        let mut quiet = pin!(until_empty(worker));
         poll_fn(|cx| match control.poll_recv(cx) {
             Poll::Ready(told) => Poll::Ready(told),
             Poll::Pending if !servants.are_accepting() => {
@@ -222,6 +242,19 @@ async fn next_control(
     }
 }
 
+/// Until no connection is left, nor on its way here. The worker takes nothing new by then, so the way is
+/// free for ever once it is.
+async fn until_empty(worker: &Worker) {
+    loop {
+        until_quiet(worker).await;
+        if worker.loads.connections(worker.index) == 0 {
+            return;
+        }
+        // It arrives as a message, and then this is asked again.
+        worker.quiet.notified().await;
+    }
+}
+
 async fn until_quiet(worker: &Worker) {
     while worker.connections.get() > 0 {
         worker.quiet.notified().await;
@@ -233,8 +266,17 @@ fn acceptors(sockets: Vec<OwnedFd>, reactor: &Rc<Reactor>) -> io::Result<Vec<Rc<
 }
 
 fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker> {
-    let Shared { config, routes, carriage, budget, counters: all, controls, local_ports, .. } =
-        shared;
+    let Shared {
+        config,
+        routes,
+        carriage,
+        budget,
+        counters: all,
+        controls,
+        local_ports,
+        loads,
+        ..
+    } = shared;
     let counters = Arc::clone(&all[index]);
     let page = config.demo.then(|| -> Page {
         Box::new(move |method, target| {
@@ -243,6 +285,7 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
             demo::respond(method, target, &sum)
         })
     });
+    let balances = config.gateway.balance && config.gateway.workers > 1;
     Ok(Worker {
         index,
         kit: Rc::new(Kit::new(budget, Arc::clone(&counters), config.gateway.no_fallback)?),
@@ -263,6 +306,9 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
             None => Err(moved),
         }),
         page,
+        balances,
+        loads,
+        accepted_lately: Cell::new(0),
         connections: Cell::new(0),
         quiet: Notify::new(),
         stopping: Notify::new(),

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::facts::Facts;
+use super::load::{self, OnTheWay};
 use super::log;
 use super::registry::{Joined, Move, Moved, Order, Seat};
 use super::worker::{Open, Worker};
@@ -26,6 +27,7 @@ pub fn start(worker: &Rc<Worker>, facts: Box<Facts>, relay: Relay) {
     let seat = Seat::new(Joined { relay, facts, open: Open::new(Rc::clone(worker)) });
     let key = worker.registry.seat(Rc::clone(&seat), &worker.windows(seat.route()));
     worker.counters.sessions_open.add(1);
+    worker.loads.raise(worker.index, load::Kind::Session);
     if half_closed {
         worker.registry.half_closed(key, &seat, || worker.windows(seat.route()));
     }
@@ -37,13 +39,16 @@ pub fn start(worker: &Rc<Worker>, facts: Box<Facts>, relay: Relay) {
 
 /// Goes on with a session that was taken out of its relay, here or in another worker.
 pub fn adopt(worker: &Rc<Worker>, moved: Moved) {
-    match Relay::resume(moved.detached, Rc::clone(&worker.kit)) {
-        Ok(relay) => start(worker, moved.facts, relay),
+    let Moved { facts, detached, on_the_way } = moved;
+    match Relay::resume(detached, Rc::clone(&worker.kit)) {
+        Ok(relay) => start(worker, facts, relay),
         Err(source) => {
             let kind = Kind::Io { call: "epoll_ctl", source };
-            log::ended(worker, &moved.facts, None, &End::new(Side::Proxy, Stage::Relay, kind));
+            log::ended(worker, &facts, None, &End::new(Side::Proxy, Stage::Relay, kind));
         }
     }
+    // Not before it is counted as open here.
+    drop(on_the_way);
 }
 
 /// Gives turns to the worker's sessions for as long as it runs.
@@ -128,11 +133,14 @@ fn move_to(worker: &Rc<Worker>, key: usize, to: Move) {
     if let Some(engine) = to.engine {
         detached.switch(engine);
     }
-    let moved = Moved { facts, detached };
-    if to.worker == worker.index {
+    let leaves = to.worker != worker.index;
+    let way = || OnTheWay::new(&worker.loads, to.worker, load::Kind::Session);
+    let moved = Moved { facts, detached, on_the_way: leaves.then(way).flatten() };
+    if moved.on_the_way.is_none() {
+        // It is meant for here, or the other worker is gone or about to go.
         adopt(worker, moved);
-    } else if let Err(moved) = (worker.hand_over)(to.worker, Box::new(moved)) {
-        // The other worker is gone: the session stays here.
+    } else if let Err(mut moved) = (worker.hand_over)(to.worker, Box::new(moved)) {
+        moved.on_the_way = None;
         adopt(worker, *moved);
     }
     // Counted until now: a worker that drains must not take itself for empty in between.
@@ -144,6 +152,7 @@ fn leave(worker: &Worker, key: usize) -> Option<Joined> {
     let joined = worker.registry.leave(key);
     if joined.is_some() {
         worker.counters.sessions_open.sub(1);
+        worker.loads.lower(worker.index, load::Kind::Session);
     }
     joined
 }

@@ -10,6 +10,7 @@ use slab::Slab;
 use ulid::Ulid;
 
 use super::facts::Facts;
+use super::load::OnTheWay;
 use super::timers::{Due, Timers};
 use super::worker::Open;
 use crate::error::Kind;
@@ -283,6 +284,24 @@ impl Registry {
         key.is_some()
     }
 
+    /// Gives each of these orders to some session that has none yet.
+    pub fn order_any(&self, orders: Vec<Order>) {
+        let has_none = |seat: &Seat| {
+            let order = seat.order.take();
+            let none = order.is_none();
+            seat.order.set(order);
+            none
+        };
+        let free: Vec<usize> = {
+            let seats = self.seats.borrow();
+            let free = seats.iter().filter(|(_, seat)| has_none(seat)).map(|(key, _)| key);
+            free.take(orders.len()).collect()
+        };
+        for (key, order) in free.into_iter().zip(orders) {
+            self.order(key, order);
+        }
+    }
+
     /// All sessions, as they are now.
     pub fn view(&self, worker: usize) -> Vec<SessionView> {
         let view = |seat: &Rc<Seat>| SessionView {
@@ -362,4 +381,6 @@ pub struct Moved {
     pub facts: Box<Facts>,
     /// Its sockets, pipes and counts.
     pub detached: crate::relay::Detached,
+    /// Its share in the load of the worker that it goes to, unless it stays.
+    pub on_the_way: Option<OnTheWay>,
 }

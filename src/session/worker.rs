@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::access_log::LogSender;
+use super::load::{Kind, Loads};
 use super::registry::{Moved, Order, Registry, Windows};
 use crate::config::{Config, Mode};
 use crate::metrics::{Counters, Engine};
@@ -60,6 +61,12 @@ pub struct Worker {
     pub tcp: TcpOptions,
     /// The next endpoint of each route, in turn.
     pub cursors: RefCell<Vec<usize>>,
+    /// What every worker carries.
+    pub loads: Arc<Loads>,
+    /// Whether connections and sessions go to the worker that has the least.
+    pub balances: bool,
+    /// How many connections it has accepted lately, if it balances.
+    pub accepted_lately: Cell<u32>,
     /// Connections that have not ended.
     pub connections: Cell<usize>,
     /// Told whenever the last connection ends.
@@ -123,6 +130,7 @@ impl Open {
     pub fn new(worker: Rc<Worker>) -> Open {
         worker.connections.set(worker.connections.get() + 1);
         worker.counters.connections_open.add(1);
+        worker.loads.raise(worker.index, Kind::Connection);
         Open(worker)
     }
 
@@ -141,6 +149,7 @@ impl Drop for Open {
         let left = self.0.connections.get() - 1;
         self.0.connections.set(left);
         self.0.counters.connections_open.sub(1);
+        self.0.loads.lower(self.0.index, Kind::Connection);
         if left == 0 {
             self.0.quiet.notify_waiters();
         }

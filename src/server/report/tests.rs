@@ -142,6 +142,7 @@ fn config(routes: &[(&str, Engine)]) -> Config {
             runtime: Runtime::Auto,
             busy_poll: Duration::ZERO,
             drain: second,
+            balance: false,
             no_fallback: false,
             name: "upsplice".into(),
             trusted_proxies: Vec::new(),

@@ -211,8 +211,8 @@ def bulk(block, ends, on, off, engine):
         ratio = sum(rates[on]) / sum(rates[off])
         if (engine, sessions) == ("copy", 2):
             # Half of the deals leave one of the two workers idle.
-            block.claim(ratio > 1, "Two sessions that are copied carry %.2f of what they do without "
-                        "balance, on average." % ratio)
+            block.claim(ratio > 1, "Two sessions that are copied carry %.2f of what they do "
+                        "without balance, on average." % ratio)
         else:
             block.claim(ratio > 0.9, "%d sessions, %s, lose nothing by it: %.2f." % (
                 sessions, engine, ratio))

@@ -209,7 +209,7 @@ impl ReadyRelay {
             }
         }
         self.discard_held();
-        part(end, self.downstream.into_fd(), self.upstream.into_fd())
+        part(end, self.downstream, self.upstream)
     }
 
     /// Which directions are closed, and whether anything failed: what the directions must know of each other.
@@ -264,8 +264,9 @@ fn outcome(steps: [Step; 2], failure: &mut Option<Box<Failure>>) -> Option<End> 
     })
 }
 
-/// Closes both sockets after `end`, with a reset where that is what has to be passed on.
-fn part(end: &End, downstream: OwnedFd, upstream: OwnedFd) -> Option<Closing> {
+/// Closes both sockets after `end`, with a reset where that is what has to be passed on. They are given as they
+/// are, since most need only be dropped: the kernel takes them off the reactor's list by itself.
+fn part<S: Into<OwnedFd>>(end: &End, downstream: S, upstream: S) -> Option<Closing> {
     if !matches!(end.kind, Kind::Reset | Kind::Io { .. }) {
         return None;
     }
@@ -274,6 +275,7 @@ fn part(end: &End, downstream: OwnedFd, upstream: OwnedFd) -> Option<Closing> {
         Side::Upstream => downstream,
         Side::Proxy => return None,
     };
+    let other: OwnedFd = other.into();
     if sockopt::unsent_bytes(other.as_fd()) > 0 {
         return Some(Closing(other));
     }

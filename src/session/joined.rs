@@ -140,6 +140,8 @@ fn move_to(worker: &Rc<Worker>, key: usize, to: Move) {
         // It is meant for here, or the other worker is gone or about to go.
         adopt(worker, moved);
     } else if let Err(mut moved) = (worker.hand_over)(to.worker, Box::new(moved)) {
+        // That worker is gone, and its load will never say so.
+        worker.loads.close(to.worker);
         moved.on_the_way = None;
         adopt(worker, *moved);
     }

@@ -215,23 +215,21 @@ fn names_us(fields: &Fields<'_>, name: &str) -> bool {
 /// only from a trusted peer, and is then added to (rule H5).
 fn write_identity(head: &RequestHead<'_>, arrival: &Arrival<'_>, out: &mut Vec<u8>) {
     let fields = head.fields();
-    let via = format!("1.1 {}", arrival.name);
-    appended(out, "Via", fields.all("via"), via.as_bytes());
+    appended(out, "Via", fields.all("via"), &["1.1 ", arrival.name]);
     let given_id =
         fields.only("x-request-id").ok().filter(|id| arrival.trusted && is_request_id(id));
     line(out, "X-Request-ID", given_id.unwrap_or(arrival.request_id.as_bytes()));
 
     let earlier = |name: &'static str| fields.all(name).filter(|_| arrival.trusted);
     let address = arrival.peer.map(|peer| peer.ip().to_canonical());
-    let node = match address {
-        Some(address) if address.is_ipv6() => format!("\"[{address}]\""),
-        Some(address) => address.to_string(),
-        None => "unknown".to_owned(),
+    let [open, close] = match address {
+        Some(address) if address.is_ipv6() => ["\"[", "]\""],
+        _ => ["", ""],
     };
-    let element = format!("for={node};host=\"{}\";proto=http", head.host());
-    appended(out, "Forwarded", earlier("forwarded"), element.as_bytes());
     let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
-    appended(out, "X-Forwarded-For", earlier("x-forwarded-for"), address.as_bytes());
+    let element = ["for=", open, &address, close, ";host=\"", head.host(), "\";proto=http"];
+    appended(out, "Forwarded", earlier("forwarded"), &element);
+    appended(out, "X-Forwarded-For", earlier("x-forwarded-for"), &[&address]);
     let port = arrival.local_port.map(|port| port.to_string());
     let known = [
         ("X-Forwarded-Proto", Some("http")),
@@ -256,12 +254,12 @@ fn write_identity(head: &RequestHead<'_>, arrival: &Arrival<'_>, out: &mut Vec<u
     }
 }
 
-/// One list of what was there and what we add.
+/// One list of what was there and what we add, which comes in parts.
 fn appended<'b>(
     out: &mut Vec<u8>,
     name: &str,
     earlier: impl Iterator<Item = &'b [u8]>,
-    ours: &[u8],
+    ours: &[&str],
 ) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -269,7 +267,9 @@ fn appended<'b>(
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
-    out.extend_from_slice(ours);
+    for part in ours {
+        out.extend_from_slice(part.as_bytes());
+    }
     out.extend_from_slice(b"\r\n");
 }
 

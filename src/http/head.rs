@@ -1,6 +1,7 @@
 //! Request and response heads: found incrementally, scanned strictly, parsed once (rules H1–H3, H7).
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 use super::reject::Refusal;
 use super::target::{self, Target};
@@ -84,7 +85,8 @@ impl HeadScanner {
     /// start line: 400. Past a limit: 414 or 431.
     pub fn scan(&mut self, all: &[u8]) -> Result<Option<usize>, Refusal> {
         while self.scanned < all.len() {
-            let byte = all[self.scanned];
+            self.pass_plain(all);
+            let Some(&byte) = all.get(self.scanned) else { break };
             let at_line_start = self.scanned == self.line_start;
             self.check(byte, at_line_start, all)?;
             self.scanned += 1;
@@ -102,6 +104,20 @@ impl HeadScanner {
             }
         }
         Ok(None)
+    }
+
+    /// Passes printable ASCII within a line, short of every limit: nothing that [`Self::check`] looks for, and
+    /// most of any head.
+    fn pass_plain(&mut self, all: &[u8]) {
+        if self.scanned == self.line_start || all[self.scanned - 1] == b'\r' {
+            return;
+        }
+        let line_end = self.line_start.saturating_add(self.limits.line_bytes_max);
+        let end = all.len().min(line_end).min(self.limits.head_bytes_max.saturating_sub(1));
+        if let Some(rest) = all.get(self.scanned..end) {
+            let plain = rest.iter().position(|byte| !matches!(byte, b' '..=b'~'));
+            self.scanned += plain.unwrap_or(rest.len());
+        }
     }
 
     fn check(&self, byte: u8, at_line_start: bool, all: &[u8]) -> Result<(), Refusal> {
@@ -196,8 +212,8 @@ impl<'b> RequestHead<'b> {
             return Err(Refusal::new(505, "http2_preface"));
         }
         let mut storage = Storage::of(limits.fields_max);
-        let mut parsed = httparse::Request::new(storage.headers());
-        match parsed.parse(head) {
+        let mut parsed = httparse::Request::new(&mut []);
+        match parsed.parse_with_uninit_headers(head, storage.headers()) {
             Ok(httparse::Status::Complete(len)) if len == head.len() => {}
             Ok(_) => return Err(bad("bad_head")),
             Err(httparse::Error::TooManyHeaders) => {
@@ -289,8 +305,10 @@ impl<'b> ResponseHead<'b> {
     /// The rule that the upstream broke.
     pub fn parse(head: &'b [u8], limits: &Limits) -> Result<ResponseHead<'b>, &'static str> {
         let mut storage = Storage::of(limits.fields_max);
-        let mut parsed = httparse::Response::new(storage.headers());
-        match parsed.parse(head) {
+        let mut parsed = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        let room = storage.headers();
+        match config.parse_response_with_uninit_headers(&mut parsed, head, room) {
             Ok(httparse::Status::Complete(len)) if len == head.len() => {}
             _ => return Err("bad_response_head"),
         }
@@ -321,10 +339,11 @@ impl<'b> ResponseHead<'b> {
 }
 
 /// Room for httparse's headers: on the stack up to the default limit, since each exchange needs it twice.
+/// Nothing is written to it that the parser does not fill: to clear it took longer than to parse.
 #[expect(clippy::large_enum_variant, reason = "to lie on the stack is what it is for")]
 enum Storage<'b> {
-    Stack([httparse::Header<'b>; FIELDS_ON_STACK], usize),
-    Heap(Vec<httparse::Header<'b>>),
+    Stack([MaybeUninit<httparse::Header<'b>>; FIELDS_ON_STACK], usize),
+    Heap(Vec<MaybeUninit<httparse::Header<'b>>>),
 }
 
 /// The default of `limits.fields`.
@@ -333,13 +352,13 @@ const FIELDS_ON_STACK: usize = 100;
 impl<'b> Storage<'b> {
     fn of(fields_max: usize) -> Storage<'b> {
         if fields_max <= FIELDS_ON_STACK {
-            Storage::Stack([httparse::EMPTY_HEADER; FIELDS_ON_STACK], fields_max)
+            Storage::Stack([const { MaybeUninit::uninit() }; FIELDS_ON_STACK], fields_max)
         } else {
-            Storage::Heap(vec![httparse::EMPTY_HEADER; fields_max])
+            Storage::Heap(vec![const { MaybeUninit::uninit() }; fields_max])
         }
     }
 
-    fn headers(&mut self) -> &mut [httparse::Header<'b>] {
+    fn headers(&mut self) -> &mut [MaybeUninit<httparse::Header<'b>>] {
         match self {
             Storage::Stack(headers, fields_max) => &mut headers[..*fields_max],
             Storage::Heap(headers) => headers,

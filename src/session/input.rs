@@ -1,5 +1,6 @@
 //! Bytes read from one side during the exchange: a head, and whatever came along with it.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -7,14 +8,20 @@ use std::task::{Context, Poll};
 use crate::sys::Errno;
 use crate::sys::stream::Stream;
 
-/// Room made for each read; a usual head fits into one.
+/// Most that one read takes; a usual head fits into it.
 const CHUNK: usize = 4096;
+
+thread_local! {
+    /// Where reads of all exchanges of this thread land. What came is copied at its length: room of a whole
+    /// chunk in each buffer was cleared and given back at every attempt, those that found nothing included.
+    static SCRATCH: RefCell<[u8; CHUNK]> = const { RefCell::new([0; CHUNK]) };
+}
 
 /// A buffer that grows only while a head or body is incomplete.
 ///
 /// What lies beyond them came with the read that completed them; nothing more is read before the 101, so
 /// the rest waits in the socket, where the kernel bounds it and tells the peer to stop (rule U1). A read
-/// makes room for `beyond_max` bytes more than are sure to belong to the head or body, and never for more
+/// takes at most `beyond_max` bytes more than are sure to belong to the head or body, and never more
 /// than one chunk: `limits.head_data_bytes` holds whatever it says, and beyond 4 KiB no memory is spent
 /// on it. A limit of 0 reads a head byte by byte.
 #[derive(Debug)]
@@ -47,12 +54,12 @@ impl Input {
         stream: &Stream,
         owed: usize,
     ) -> Poll<io::Result<usize>> {
-        self.read_into_room(owed, |room| stream.poll_receive(cx, room))
+        self.read_chunk(owed, |room| stream.poll_receive(cx, room))
     }
 
     /// The same if bytes, or the end, are there now; does not wait, and costs no turn of the reactor.
     pub fn read_now(&mut self, stream: &Stream, owed: usize) -> Option<io::Result<usize>> {
-        let read = self.read_into_room(owed, |room| Poll::Ready(stream.recv(room)));
+        let read = self.read_chunk(owed, |room| Poll::Ready(stream.recv(room)));
         match read {
             Poll::Ready(Err(error)) if Errno::of(&error) == Errno::Again => None,
             Poll::Ready(read) => Some(read),
@@ -60,20 +67,19 @@ impl Input {
         }
     }
 
-    fn read_into_room(
+    fn read_chunk(
         &mut self,
         owed: usize,
         read: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        let have = self.bytes.len();
-        self.bytes.resize(have + CHUNK.min(owed.saturating_add(self.beyond_max)), 0);
-        let polled = read(&mut self.bytes[have..]);
-        let got = match &polled {
-            Poll::Ready(Ok(n)) => *n,
-            _ => 0,
-        };
-        self.bytes.truncate(have + got);
-        polled
+        let most = CHUNK.min(owed.saturating_add(self.beyond_max));
+        SCRATCH.with_borrow_mut(|scratch| {
+            let polled = read(&mut scratch[..most]);
+            if let Poll::Ready(Ok(got)) = &polled {
+                self.bytes.extend_from_slice(&scratch[..*got]);
+            }
+            polled
+        })
     }
 
     /// Takes away the first `len` bytes, keeps the rest.

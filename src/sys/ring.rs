@@ -4,7 +4,7 @@
 //! thread enters the kernel for any reason (`COOP_TASKRUN`). Made only when asked for (`DEFER_TASKRUN`) they
 //! would be cheaper, but then the ring's descriptor does not become readable (kernel-notes/0012).
 //!
-//! Whatever an operation refers to is kept in its [`Flight`] until its last completion: the socket, so that no
+//! Whatever an operation refers to is kept in its `Flight` until its last completion: the socket, so that no
 //! other file can get its number, and the bytes that it sends. Provided buffers are kept by the ring.
 
 mod chunk;

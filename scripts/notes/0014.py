@@ -157,8 +157,9 @@ if how is None:
 binary = os.environ.get("UPSPLICE") or build()
 found = Counting(how, block.options, [
     Variant("splice", binary), Variant("copy", binary, "copy"),
-    Haproxy("ha-splice", splice=True),
-    Haproxy("ha-splice-1m", splice=True, tune="tune.pipesize 1048576"), Haproxy("haproxy"),
+    Haproxy("ha-splice", splice=("request", "response")),
+    Haproxy("ha-splice-1m", splice=("request", "response"), tune="tune.pipesize 1048576"),
+    Haproxy("haproxy"),
     Nginx("nginx")], ROWS).run()
 block.say("counted by %s; %d rounds of %.1f s, medians" % (how.name, found.rounds, found.seconds))
 block.say("splice, copy: upsplice's engines; ha-: HAProxy that splices, pipes of 64 KiB and 1 MiB")

@@ -12,12 +12,7 @@ from variants import (BesideBulk, Comparison, NotApplicable, Variant, build,  # 
 
 ROWS = "bulk16-up,echo64,echo64x100,echo16kx100,upgrades"
 WORKER, MAIN, REACTOR = "src/server/worker.rs", "src/main.rs", "src/sys/reactor/mod.rs"
-INTERVAL = "const EVENT_INTERVAL: u32 = 31;"
-BUILDER = "        .event_interval(EVENT_INTERVAL)\n"
-
-
-def interval(count):
-    return WORKER, INTERVAL, INTERVAL.replace("31", str(count))
+BUILDER = "        .on_thread_park(park_current)\n"
 
 
 def setting(text):
@@ -37,10 +32,8 @@ ALLOCATOR = "#[global_allocator]\n"
 CHANGES = {
     "as it is": (),
     "the same once more": (),
-    "event_interval 1": (interval(1),),
-    "event_interval 7": (interval(7),),
-    "event_interval 61": (interval(61),),
-    "event_interval 255": (interval(255),),
+    "event_interval 1": (setting("event_interval(1)"),),
+    "event_interval 255": (setting("event_interval(255)"),),
     "global_queue_interval 1": (setting("global_queue_interval(1)"),),
     "global_queue_interval 255": (setting("global_queue_interval(255)"),),
     "16 events a wait": (events(16),),
@@ -61,7 +54,10 @@ def library(pattern):
 
 
 def variants(block):
+    only = block.options.only and block.options.only.split(",")
     for name, changes in CHANGES.items():
+        if only and name not in ("as it is", *only):
+            continue
         try:
             yield Variant(name, build(changes))
         except NotApplicable as reason:

@@ -21,8 +21,10 @@ from pathlib import Path
 from note import ROOT, Block, median
 
 sys.path.insert(0, str(ROOT / "scripts/lab.d"))
+from peers import Haproxy, Nginx  # noqa: E402, F401
+from processes import Failure, spawn, stop_process  # noqa: E402
 from rows import parse_rows  # noqa: E402
-from targets import Failure, Haproxy, Nginx, Upsplice, spawn, stop_process  # noqa: E402, F401
+from targets import Place, Upsplice  # noqa: E402
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 ROUNDS, ROUNDS_FOR_VERDICT = 7, 5
@@ -42,12 +44,11 @@ class Variant(Upsplice):
     """upsplice with another binary, or with environment variables of its own."""
 
     def __init__(self, name, binary, engine="splice", **environment):
-        super().__init__(name, binary, engine, "auto")
-        self.environment = environment
+        super().__init__(name, binary, engine)
+        self.variables = environment
 
-    def command(self, backend):
-        pairs = ["%s=%s" % pair for pair in self.environment.items()]
-        return ["env", *pairs, *super().command(backend)]
+    def environment(self):
+        return self.variables
 
 
 def long_block(number):
@@ -184,7 +185,8 @@ class Comparison:
                     # Ports in TIME_WAIT may be taken again after a second, as in scripts/lab.
                     time.sleep(1.2)
                 if not variant.running():
-                    variant.start(directory, self.proxy_cpu, self.address)
+                    variant.start(Place(directory, self.proxy_cpu, 1, None, "127.0.0.1",
+                                        self.address, self.address))
                 attempts.append(self.load(variant, row))
             except (Failure, OSError, subprocess.SubprocessError) as failure:
                 variant.stop()

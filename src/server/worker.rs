@@ -31,9 +31,6 @@ use crate::sys::reactor::{Reactor, park_current};
 
 /// How long a worker that was told to stop waits for its sessions to say so.
 const STOP_GRACE: Duration = Duration::from_secs(2);
-/// Polls of sessions between two looks at the reactor: with bulk sessions about, tokio's own 61 would let
-/// the small ones wait.
-const EVENT_INTERVAL: u32 = 31;
 
 /// What all workers share.
 #[derive(Clone, Debug)]
@@ -89,7 +86,6 @@ pub(super) fn main(
     }
     // Without tokio's reactor and timers, so that nobody can wait for them: the thread sleeps in ours.
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .event_interval(EVENT_INTERVAL)
         .on_thread_park(park_current)
         .build_local(tokio::runtime::LocalOptions::default());
     match runtime {

@@ -57,7 +57,9 @@
 //!   exceptions are counted: a fallback, with its [reason](metrics::Reason), and an urgent byte (`oob`).
 //! - With engine `auto` each direction is copied while its fills are small and spliced while they are large
 //!   ([`relay::pace`]); it changes only with nothing held.
-//! - A direction fills only when nothing is held, so an `EAGAIN` has one meaning, bytes cannot overtake each
+//! - With engine `uring` the worker's ring moves the bytes and its sockets are not in the reactor; what a direction
+//!   may hold is bounded by its credit ([`relay::Kit`], note 0012). The rest of this list holds for it, too.
+//! - With `splice` and `copy` a direction fills only when nothing is held, so an `EAGAIN` has one meaning, bytes cannot overtake each
 //!   other, and backpressure is the kernel's window. A drain is exactly as long as the pipe's content.
 //! - An end is passed on once, after the last byte; a reset is passed on as a reset. Every byte taken is
 //!   given, held or counted as discarded.
@@ -66,6 +68,7 @@
 //!   is are two descriptors, at most two pipes, and numbers ([`relay::Detached`]).
 //! - Timers touch nothing when bytes move, and no clock is read: progress is looked at four times per window
 //!   ([`relay::idle`]).
+//! - A session whose last turn was long has its next one alone, so that small messages wait for one of them.
 //! - A worker sleeps in one place, its reactor: a message costs one epoll_wait(2) however many are ready.
 //! - Nothing a peer sends may panic. Nothing on the data path takes a lock or formats text.
 //!

@@ -36,8 +36,16 @@ const DIRECTIONS: [(&str, &[&str]); 14] = [
 ];
 
 /// Files and folders of decisions without a socket, a clock or a runtime.
-const PURE: [&str; 5] =
-    ["src/http/", "src/ws/", "src/route.rs", "src/relay/half.rs", "src/relay/idle.rs"];
+const PURE: [&str; 8] = [
+    "src/http/",
+    "src/ws/",
+    "src/route.rs",
+    "src/relay/half.rs",
+    "src/relay/idle.rs",
+    "src/relay/pace.rs",
+    "src/relay/uring/flow.rs",
+    "src/server/bench/summary.rs",
+];
 
 /// What a pure file may not name. Addresses of std::net and lengths of time are only values.
 const IMPURE: [&str; 22] = [

@@ -17,8 +17,8 @@ use crate::session::worker::Worker;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Sessions given away at one look: each costs both workers some system calls.
 const MOVES_MAX: usize = 16;
-/// So many connections per worker and period are a storm of short ones, which the hash deals out fairly
-/// enough; a hand-over wakes another thread, and of a storm it would be every third connection.
+/// So many connections of late (the count is halved each period) are a storm of short ones, which the hash deals
+/// out fairly enough; a hand-over wakes another thread, and of a storm it would be every third connection.
 const STORM: u32 = 128;
 /// A difference below this cannot be made smaller.
 const DIFFERENCE_LEAST: usize = 2;

@@ -359,8 +359,13 @@ mod at_every_poll {
         (one.into(), other.into())
     }
 
+    /// Ready for a relay, with small buffers: a turn that empties a large one leaves no time for moves.
     fn non_blocking(fd: OwnedFd) -> OwnedFd {
-        socket2::SockRef::from(&fd).set_nonblocking(true).expect("an option");
+        let socket = socket2::SockRef::from(&fd);
+        socket.set_nonblocking(true).expect("an option");
+        socket.set_send_buffer_size(16 << 10).expect("an option");
+        socket.set_recv_buffer_size(16 << 10).expect("an option");
+        drop(socket);
         fd
     }
 

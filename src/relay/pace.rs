@@ -7,11 +7,11 @@
 use crate::metrics::Engine;
 
 /// Fills of this size on average are spliced (kernel-notes/0018).
-pub const SPLICE_FROM: u32 = 24 * 1024;
+pub const SPLICE_FROM: u32 = 12 * 1024;
 /// Fills below this size on average are copied.
-pub const COPY_BELOW: u32 = 8 * 1024;
+pub const COPY_BELOW: u32 = 6 * 1024;
 /// A fill counts as no more than this: one large message must not outweigh dozens of small ones.
-const COUNTED_MAX: u32 = 64 * 1024;
+const COUNTED_MAX: u32 = 32 * 1024;
 /// The share of one fill in the average, as a shift.
 const SHARE: u32 = 2;
 

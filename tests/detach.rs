@@ -365,7 +365,6 @@ mod at_every_poll {
         socket.set_nonblocking(true).expect("an option");
         socket.set_send_buffer_size(16 << 10).expect("an option");
         socket.set_recv_buffer_size(16 << 10).expect("an option");
-        drop(socket);
         fd
     }
 

@@ -98,3 +98,4 @@ pub mod server;
 pub mod session;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod ws;

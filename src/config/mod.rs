@@ -6,6 +6,7 @@
 mod defaults;
 mod fault;
 mod file;
+pub mod inspection;
 mod load;
 mod section;
 pub mod value;

@@ -61,7 +61,10 @@ pub struct Run {
     #[arg(long, value_name = "ADDR", env = "UPSPLICE_TO", value_delimiter = ',')]
     pub to: Vec<String>,
 
-    /// How sessions are carried, on every route: zero-copy.
+    /// How sessions are carried, on every route.
+    #[arg(
+        help = "How sessions are carried, on every route: zero-copy or inspect [default: zero-copy]"
+    )]
     #[arg(long, value_name = "MODE", env = "UPSPLICE_MODE", value_parser = value::mode)]
     pub mode: Option<Mode>,
 
@@ -243,6 +246,14 @@ mod tests {
     }
 
     #[test]
+    fn sessions_are_inspected_on_request_of_the_flag() {
+        for flags in [&["--mode", "inspect"][..], &["--mode=inspect", "--to", "127.0.0.1:9"]] {
+            let config = run(flags).unwrap().into_config().unwrap();
+            assert_eq!(config.routes[0].mode, Mode::Inspect, "{flags:?}");
+        }
+    }
+
+    #[test]
     fn a_switch_can_be_turned_back() {
         assert_eq!(run(&["--no-fallback=false"]).unwrap().no_fallback, Some(false));
         assert_eq!(run(&["--no-fallback"]).unwrap().no_fallback, Some(true));
@@ -255,7 +266,7 @@ mod tests {
             &["--listen", ":8080"],
             &["--listen", "localhost:80"],
             &["--engine", "fast"],
-            &["--mode", "inspect"],
+            &["--mode", "look"],
             &["--workers", "0"],
             &["--workers", "1025"],
             &["--runtime", "tokio"],
@@ -273,9 +284,7 @@ mod tests {
 
     #[test]
     fn what_a_later_release_brings_is_refused_by_name() {
-        for flags in [["--mode", "inspect"], ["--admin", "unix:/x"]] {
-            let message = run(&flags).unwrap_err().to_string();
-            assert!(message.contains("is not in this release"), "{message}");
-        }
+        let message = run(&["--admin", "unix:/x"]).unwrap_err().to_string();
+        assert!(message.contains("is not in this release"), "{message}");
     }
 }

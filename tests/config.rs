@@ -6,8 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use upsplice::config::inspection::{
+    Deflate, Depth, Heartbeat, Inspection, MessageLimits, OnExcess, OnViolation, Rates,
+};
 use upsplice::config::{
-    self, Config, EndpointTarget, Engine, HostPattern, Listen, Mode, Protocols, Runtime,
+    self, Config, EndpointTarget, Engine, HostPattern, Listen, Mode, Origin, Protocols, Runtime,
 };
 
 fn files(folder: &str) -> Vec<PathBuf> {
@@ -87,7 +90,7 @@ fn every_key_reaches_the_configuration() {
 #[test]
 fn every_key_of_a_route_reaches_the_configuration() {
     let config = read("valid", "contract.toml");
-    let [chat, rest, docker] = &config.routes[..] else { panic!("three routes") };
+    let [chat, rest, docker, _] = &config.routes[..] else { panic!("four routes") };
     assert_eq!((chat.name.as_str(), chat.path.as_str()), ("chat", "/ws"));
     assert_eq!(chat.host, Some(HostPattern::Exact("chat.example.com".into())));
     assert_eq!(chat.protocols, Protocols::Only(vec!["websocket".into()]));
@@ -110,6 +113,58 @@ fn every_key_of_a_route_reaches_the_configuration() {
 }
 
 #[test]
+fn every_key_of_an_inspected_route_reaches_the_configuration() {
+    let config = read("valid", "contract.toml");
+    let controllers = &config.gateway.trusted_controllers;
+    assert!(controllers.trust(Some("::ffff:10.1.0.1".parse().unwrap())) && controllers.trust(None));
+    assert!(!controllers.trust(Some("10.2.0.1".parse().unwrap())));
+    let route = &config.routes[3];
+    assert_eq!(route.mode, Mode::Inspect);
+    let expected = Inspection {
+        depth: Depth::Payload,
+        on_violation: OnViolation::Log,
+        deflate: Deflate::SeeThrough,
+        limits: MessageLimits {
+            frame_bytes_max: Some(65_536),
+            message_bytes_max: Some(1_000_000),
+            fragments_max: Some(100),
+            inflated_bytes_max: Some(1 << 30),
+            inflated_ratio_max: None,
+        },
+        rates: [
+            Rates {
+                messages: Some(50),
+                bytes: Some(1 << 20),
+                control_frames: Some(5),
+                on_excess: OnExcess::Close,
+            },
+            Rates::default(),
+        ],
+        heartbeat: Some(Heartbeat {
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
+        }),
+    };
+    assert_eq!(*route.inspection, expected);
+    let origins = route.origins.as_ref().expect("they are listed");
+    let page = Origin::parse("https://a.example.com").expect("an origin");
+    assert!(origins.required && origins.allowed.len() == 3);
+    assert!(origins.allowed.iter().any(|allowed| allowed.matches(Some(&page))));
+    assert_eq!(route.subprotocols, Some(vec!["chat".into(), "superchat".into()]));
+}
+
+#[test]
+fn what_a_route_says_of_inspection_is_kept_where_a_controller_may_ask_for_it() {
+    let opaque = "[[route]]\nname = \"a\"\nto = [\"127.0.0.1:1\"]\ninspect = \"payload\"\n";
+    let controllers = "[gateway]\ntrusted_controllers = [\"unix\"]\n";
+    let faults = config::from_toml(opaque, "f").expect_err("nobody would ever ask");
+    assert_eq!(faults.to_string(), "f:4: [[route]] inspect: needs mode = \"inspect\"");
+    let config = config::from_toml(&format!("{controllers}{opaque}"), "f").expect("no fault");
+    let route = &config.routes[0];
+    assert_eq!((route.mode, route.inspection.depth), (Mode::ZeroCopy, Depth::Payload));
+}
+
+#[test]
 fn what_the_file_leaves_out_has_the_documented_default() {
     let config = read("valid", "least.toml");
     let (gateway, seconds) = (&config.gateway, Duration::from_secs);
@@ -129,4 +184,37 @@ fn what_the_file_leaves_out_has_the_documented_default() {
     assert_eq!((route.timeouts.connect, route.timeouts.handshake), (seconds(5), seconds(10)));
     assert_eq!(route.timeouts.idle, Some(seconds(3600)));
     assert_eq!(route.timeouts.half_close, Some(seconds(30)));
+
+    assert!(gateway.trusted_controllers.is_empty());
+    assert_eq!((&route.origins, &route.subprotocols), (&None, &None));
+    let inspection = &route.inspection;
+    assert_eq!((route.mode, inspection.depth), (Mode::ZeroCopy, Depth::Frames));
+    assert_eq!(inspection.on_violation, OnViolation::Close);
+    assert_eq!((inspection.deflate, inspection.heartbeat), (Deflate::Pass, None));
+    // All of them off but one: a bomb is judged also where nobody thought of it.
+    let off = MessageLimits {
+        frame_bytes_max: None,
+        message_bytes_max: None,
+        fragments_max: None,
+        inflated_bytes_max: Some(64 << 20),
+        inflated_ratio_max: None,
+    };
+    assert_eq!((inspection.limits, inspection.rates), (off, [Rates::default(); 2]));
+}
+
+#[test]
+fn what_an_inspected_route_leaves_out_follows_from_how_far_it_looks() {
+    for (keys, deflate, timeout) in [
+        ("", Deflate::Pass, None),
+        ("inspect = \"frames\"", Deflate::Pass, None),
+        ("inspect = \"payload\"", Deflate::SeeThrough, None),
+        ("heartbeat.interval = \"1m\"", Deflate::Pass, Some(Duration::from_secs(10))),
+    ] {
+        let text =
+            format!("[[route]]\nname = \"a\"\nto = [\"127.0.0.1:1\"]\nmode = \"inspect\"\n{keys}");
+        let config = config::from_toml(&text, "f").expect(keys);
+        let inspection = &config.routes[0].inspection;
+        assert_eq!(inspection.deflate, deflate, "{keys}");
+        assert_eq!(inspection.heartbeat.map(|heartbeat| heartbeat.timeout), timeout, "{keys}");
+    }
 }

@@ -1,12 +1,13 @@
 //! What holds where neither flag, environment nor file says anything.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::{
-    Config, Endpoint, EndpointTarget, Engine, Gateway, Limits, Listen, Listener, Mode, Protocols,
-    Route, Runtime, Tcp, Timeouts,
+    Config, Controllers, Endpoint, EndpointTarget, Engine, Gateway, Limits, Listen, Listener, Mode,
+    Protocols, Route, Runtime, Tcp, Timeouts,
 };
 
 impl Default for Gateway {
@@ -20,6 +21,7 @@ impl Default for Gateway {
             no_fallback: false,
             name: "upsplice".to_owned(),
             trusted_proxies: Vec::new(),
+            trusted_controllers: Controllers::default(),
             access_log: true,
             limits: Limits::default(),
             tcp: Tcp::default(),
@@ -79,6 +81,9 @@ impl Route {
             path: "/".to_owned(),
             protocols: Protocols::Only(vec!["websocket".to_owned()]),
             mode: Mode::ZeroCopy,
+            inspection: Arc::default(),
+            origins: None,
+            subprotocols: None,
             engine: Engine::Auto,
             to,
             timeouts: Timeouts::default(),

@@ -1,17 +1,25 @@
 //! The file: TOML to [`Config`], noting every fault with its line.
 
+mod inspection;
+
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::Faults;
 use super::section::{Notes, Section, integer, shown};
 use super::value::{self, Resolve, TIMER};
-use super::{Config, Gateway, Limits, Listener, Protocols, Route, Tcp, Timeouts};
+use super::{
+    Config, Controllers, Gateway, Limits, Listener, Mode, Origins, Protocols, Route, Tcp, Timeouts,
+};
 
 /// `MAX_TCP_KEEPIDLE` and `MAX_TCP_KEEPINTVL` of the kernel.
 const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
+/// A limit beyond this is a slip of the finger; "off" is how to say none.
+const BYTES_MAX: u64 = 1 << 40;
 /// An idle session may well be meant to last.
 const LONG_TIMER: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600);
@@ -34,7 +42,7 @@ pub(super) fn parse(text: &str, file: &str, resolve: Resolve<'_>) -> Result<Conf
     let root = Section::new(&notes, "", Some(&document), 0);
     let gateway = gateway(root.table("gateway", "[gateway]"));
     let listeners = listeners(root.tables("listener", "[[listener]]"));
-    let routes = routes(&root, resolve);
+    let routes = routes(&root, resolve, &gateway.trusted_controllers);
     root.end();
     Faults::check(notes.into_faults())?;
     Ok(Config { gateway, listeners, routes, demo: false })
@@ -53,6 +61,9 @@ fn gateway(section: Section) -> Gateway {
         trusted_proxies: section
             .list("trusted_proxies", value::network)
             .map_or(default.trusted_proxies, without_offsets),
+        trusted_controllers: section
+            .list("trusted_controllers", value::controller)
+            .map_or(default.trusted_controllers, Controllers::of),
         access_log: section.switch("access_log").unwrap_or(default.access_log),
         limits: limits(section.table("limits", "[gateway.limits]")),
         tcp: tcp(section.table("tcp", "[gateway.tcp]")),
@@ -127,7 +138,7 @@ fn listeners(sections: Vec<Section>) -> Vec<Listener> {
     listeners
 }
 
-fn routes(root: &Section, resolve: Resolve<'_>) -> Vec<Route> {
+fn routes(root: &Section, resolve: Resolve<'_>, controllers: &Controllers) -> Vec<Route> {
     let sections = root.tables("route", "[[route]]");
     if sections.is_empty() && root.is_sound() {
         root.missing("[[route]]", "write at least one, with name and to");
@@ -135,7 +146,7 @@ fn routes(root: &Section, resolve: Resolve<'_>) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for section in sections {
         let name = section.value("name");
-        let route = route(&section, resolve);
+        let route = route(&section, resolve, controllers);
         if let Some(name) = name
             && !route.name.is_empty()
             && routes.iter().any(|other| other.name == route.name)
@@ -159,7 +170,7 @@ fn routes(root: &Section, resolve: Resolve<'_>) -> Vec<Route> {
 }
 
 /// A route whose refused keys hold the default, or nothing; the noted fault keeps it from being used.
-fn route(section: &Section, resolve: Resolve<'_>) -> Route {
+fn route(section: &Section, resolve: Resolve<'_>, controllers: &Controllers) -> Route {
     let name = section.text("name", value::route_name);
     if section.value("name").is_none() {
         section.missing("name", "give the route a unique one, for logs and metrics");
@@ -170,7 +181,8 @@ fn route(section: &Section, resolve: Resolve<'_>) -> Route {
     if let Some(tokens) = section.list("protocols", value::protocol) {
         route.protocols = Protocols::of(without_offsets(tokens));
     }
-    route.mode = section.text("mode", value::mode).unwrap_or(route.mode);
+    let mode = section.text("mode", value::mode);
+    route.mode = mode.unwrap_or(route.mode);
     route.engine = section.text("engine", value::engine).unwrap_or(route.engine);
     match section.list("to", |text| value::endpoint(text, resolve)) {
         Some(to) => route.to = without_offsets(to),
@@ -188,8 +200,48 @@ fn route(section: &Section, resolve: Resolve<'_>) -> Route {
         let at = section.value("empty_host").map_or(section.start(), |value| value.at);
         section.refuse("empty_host", at, "never applies beside host; leave one of the two out");
     }
+    route.origins = origins(section);
+    route.subprotocols = subprotocols(section, &route.protocols);
     route.timeouts = timeouts(section.table("timeouts", "[route.timeouts]"));
+    route.inspection = Arc::new(inspection::read(section));
+    let is_zero_copy = mode == Some(Mode::ZeroCopy) || section.value("mode").is_none();
+    if is_zero_copy && controllers.is_empty() {
+        inspection::refuse_keys(section);
+    }
+    if route.mode == Mode::Inspect {
+        for (key, problem) in route.obstacles_to_inspection() {
+            let at = section.value(key).map_or(section.start(), |value| value.at);
+            section.refuse(key, at, problem);
+        }
+    }
     route
+}
+
+fn origins(section: &Section) -> Option<Origins> {
+    let allowed = section.list("allowed_origins", value::origin).map(without_offsets);
+    let required = section.switch("origin_required");
+    if let (None, Some(value)) =
+        (&section.value("allowed_origins"), section.value("origin_required"))
+    {
+        section.refuse(
+            "origin_required",
+            value.at,
+            "needs allowed_origins: which ones are meant?",
+        );
+    }
+    allowed.map(|allowed| Origins { allowed, required: required.unwrap_or(false) })
+}
+
+fn subprotocols(section: &Section, protocols: &Protocols) -> Option<Vec<String>> {
+    let subprotocols = section.list("subprotocols", value::subprotocol).map(without_offsets);
+    let carries_websocket = match protocols {
+        Protocols::Any { .. } => true,
+        Protocols::Only(tokens) => tokens.iter().any(|token| token == "websocket"),
+    };
+    if let Some(value) = section.value("subprotocols").filter(|_| !carries_websocket) {
+        section.refuse("subprotocols", value.at, "needs \"websocket\" among protocols");
+    }
+    subprotocols
 }
 
 fn timeouts(section: Section) -> Timeouts {
@@ -245,6 +297,35 @@ fn duration_or_off(
     })
 }
 
+/// A number of bytes from 1 on; "off" is no limit.
+fn bytes_or_off(section: &Section, key: &'static str) -> Option<Option<u64>> {
+    section.key(key, |value| {
+        let bytes = match value {
+            DeValue::String(text) if text == "off" => return Ok(None),
+            DeValue::String(text) => value::parse_bytes(text),
+            other => integer(other),
+        };
+        bytes.filter(|bytes| (1..=BYTES_MAX).contains(bytes)).map(Some).ok_or_else(|| {
+            format!(
+                "must be bytes or a size like \"64KiB\", \"16MiB\", \"1GiB\", from 1 to 1024GiB, or \
+                 \"off\", not {}",
+                shown(value)
+            )
+        })
+    })
+}
+
+/// A whole number from 1 on; "off" is no limit.
+fn count_or_off(section: &Section, key: &'static str, max: u32) -> Option<Option<u32>> {
+    section.key(key, |value| match (value, integer(value).map(u32::try_from)) {
+        (DeValue::String(text), _) if text == "off" => Ok(None),
+        (_, Some(Ok(count))) if (1..=max).contains(&count) => Ok(Some(count)),
+        _ => {
+            Err(format!("must be a whole number from 1 to {max}, or \"off\", not {}", shown(value)))
+        }
+    })
+}
+
 fn length(value: &DeValue) -> Option<Duration> {
     match value {
         DeValue::String(text) => value::parse_duration(text),
@@ -254,6 +335,14 @@ fn length(value: &DeValue) -> Option<Duration> {
 
 fn without_offsets<T>(list: Vec<(usize, T)>) -> Vec<T> {
     list.into_iter().map(|(_, value)| value).collect()
+}
+
+impl Controllers {
+    fn of(listed: Vec<(usize, Option<IpNet>)>) -> Controllers {
+        let listed = without_offsets(listed);
+        let unix = listed.contains(&None);
+        Controllers { networks: listed.into_iter().flatten().collect(), unix }
+    }
 }
 
 impl Listener {

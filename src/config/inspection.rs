@@ -49,7 +49,7 @@ pub enum Deflate {
 }
 
 /// What one message may be, by either side; `None` is unlimited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageLimits {
     /// Payload bytes of a frame.
     pub frame_bytes_max: Option<u64>,
@@ -57,7 +57,7 @@ pub struct MessageLimits {
     pub message_bytes_max: Option<u64>,
     /// Frames of a message.
     pub fragments_max: Option<u32>,
-    /// Bytes of a message once inflated.
+    /// Bytes of a message once inflated; default 64 MiB, since a bomb costs its sender a thousandth of that.
     pub inflated_bytes_max: Option<u64>,
     /// Inflated bytes per byte on the wire, judged from 64 KiB inflated on.
     pub inflated_ratio_max: Option<u32>,
@@ -93,6 +93,18 @@ pub struct Heartbeat {
     pub interval: Duration,
     /// It has to send something within so long.
     pub timeout: Duration,
+}
+
+impl Default for MessageLimits {
+    fn default() -> MessageLimits {
+        MessageLimits {
+            frame_bytes_max: None,
+            message_bytes_max: None,
+            fragments_max: None,
+            inflated_bytes_max: Some(64 << 20),
+            inflated_ratio_max: None,
+        }
+    }
 }
 
 impl Default for Inspection {

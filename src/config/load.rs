@@ -90,6 +90,7 @@ pub(super) fn load(sources: Sources, resolve: Resolve<'_>) -> Result<Config, Fau
         route.engine = sources.engine.unwrap_or(route.engine);
     }
     overlay(&mut config.gateway, &sources);
+    Faults::check(clashes_with_inspection(&config, &sources))?;
     Ok(config)
 }
 
@@ -102,6 +103,18 @@ fn read(path: &PathBuf, resolve: Resolve<'_>) -> Result<Config, Faults> {
             Err(Faults::some(vec![Fault { place: name, line: None, message }]))
         }
     }
+}
+
+/// What flags make of routes that the file had nothing against.
+fn clashes_with_inspection(config: &Config, sources: &Sources) -> Vec<Fault> {
+    let name = if sources.mode.is_some() { "--mode" } else { "--engine" };
+    let mut faults = Vec::new();
+    for route in config.routes.iter().filter(|route| route.mode == Mode::Inspect) {
+        for (key, problem) in route.obstacles_to_inspection() {
+            faults.push(flag(name, format!("route {:?}: {key}: {problem}", route.name)));
+        }
+    }
+    faults
 }
 
 fn overlay(gateway: &mut Gateway, sources: &Sources) {
@@ -215,6 +228,29 @@ mod tests {
         assert_eq!((config.routes[0].engine, gateway.access_log), (Engine::Splice, false));
         assert_eq!(config.listeners.len(), 1);
         assert_eq!(config.listeners[0].address, value::listen("127.0.0.1:2").unwrap());
+    }
+
+    #[test]
+    fn a_flag_that_asks_for_what_cannot_be_inspected_is_refused() {
+        let any = file(&ONE.replace("engine = \"copy\"", "protocols = [\"any\"]"));
+        let inspected = file(&ONE.replace("engine = \"copy\"", "mode = \"inspect\""));
+        let (mode, engine) = (Some(Mode::Inspect), Some(Engine::Uring));
+        for (file, mode, engine, fault) in [
+            (Some(&any), mode, None, "--mode: route \"a\": protocols: must be \"websocket\" alone"),
+            (Some(&inspected), None, engine, "--engine: route \"a\": engine: cannot be \"uring\""),
+            (None, mode, engine, "--mode: route \"demo\": engine: cannot be \"uring\""),
+        ] {
+            let file = file.map(|file| file.path().into());
+            let faults = load(Sources { file, mode, engine, ..Sources::default() }, &resolve);
+            let faults = faults.unwrap_err().to_string();
+            assert!(faults.starts_with(fault), "{faults}");
+        }
+        let sources = Sources { mode, ..to(&["app.test:80"]) };
+        assert_eq!(load(sources, &resolve).unwrap().routes[0].mode, Mode::Inspect);
+        let zero_copy = Some(Mode::ZeroCopy);
+        let path = Some(inspected.path().into());
+        let sources = Sources { file: path, mode: zero_copy, engine, ..Sources::default() };
+        assert_eq!(load(sources, &resolve).unwrap().routes[0].mode, Mode::ZeroCopy);
     }
 
     #[test]

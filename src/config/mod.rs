@@ -8,18 +8,23 @@ mod fault;
 mod file;
 pub mod inspection;
 mod load;
+mod origin;
 mod section;
 pub mod value;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use inspection::Inspection;
+
 pub use fault::{Fault, Faults};
 pub use load::Sources;
+pub use origin::{Origin, OriginPattern, Origins};
 
 /// Everything a gateway needs to start.
 #[derive(Clone, Debug)]
@@ -54,12 +59,23 @@ pub struct Gateway {
     pub name: String,
     /// Peers whose `Forwarded`, `X-Forwarded-*` and `X-Request-ID` are believed and appended to.
     pub trusted_proxies: Vec<IpNet>,
+    /// Peers that may choose the mode of a session; default: nobody.
+    pub trusted_controllers: Controllers,
     /// One JSON line per session end on stdout.
     pub access_log: bool,
     /// Limits of a head.
     pub limits: Limits,
     /// Socket options of both legs.
     pub tcp: Tcp,
+}
+
+/// Who may choose the mode of a session with `Upsplice-Use-Zero-Copy`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Controllers {
+    /// Peers over TCP.
+    pub networks: Vec<IpNet>,
+    /// Peers over Unix sockets.
+    pub unix: bool,
 }
 
 /// Limits of the exchange.
@@ -132,8 +148,14 @@ pub struct Route {
     pub path: String,
     /// Upgrade tokens this route carries.
     pub protocols: Protocols,
-    /// How a session is carried.
+    /// How a session is carried, unless a controller says otherwise.
     pub mode: Mode,
+    /// How it is looked into in mode `inspect`.
+    pub inspection: Arc<Inspection>,
+    /// Which pages may open sessions; `None`: any.
+    pub origins: Option<Origins>,
+    /// The WebSocket subprotocols that may be offered and chosen; `None`: any. Never empty.
+    pub subprotocols: Option<Vec<String>>,
     /// Which engine moves the bytes.
     pub engine: Engine,
     /// Upstream addresses; never empty.
@@ -176,6 +198,8 @@ pub enum Protocols {
 pub enum Mode {
     /// Opaque bytes, moved by the kernel where it may.
     ZeroCopy,
+    /// WebSocket, looked into frame by frame.
+    Inspect,
 }
 
 /// How a relay moves bytes, as configured.
@@ -243,6 +267,63 @@ pub fn load(sources: Sources) -> Result<Config, Faults> {
 
 fn lookup(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     (name, port).to_socket_addrs().map(Iterator::collect)
+}
+
+impl Mode {
+    /// The word in configuration, logs and API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::ZeroCopy => "zero-copy",
+            Mode::Inspect => "inspect",
+        }
+    }
+}
+
+impl Route {
+    /// What keeps the route's sessions from being inspected: the key, and what is wrong with it.
+    pub fn obstacles_to_inspection(&self) -> Vec<(&'static str, &'static str)> {
+        let only_websocket = match &self.protocols {
+            Protocols::Any { .. } => false,
+            Protocols::Only(tokens) => tokens.iter().all(|token| token == "websocket"),
+        };
+        let obstacles = [
+            (
+                !only_websocket,
+                "protocols",
+                "must be \"websocket\" alone with mode = \"inspect\", whose frames alone can be read; give \
+                 the others a route of their own",
+            ),
+            (
+                self.engine == Engine::Uring,
+                "engine",
+                "cannot be \"uring\" with mode = \"inspect\", whose sessions are carried on readiness; \
+                 take \"auto\", \"splice\" or \"copy\"",
+            ),
+            (
+                !self.websocket_strict,
+                "websocket_strict",
+                "cannot be false with mode = \"inspect\", since what follows need not be WebSocket; leave \
+                 one of the two out",
+            ),
+        ];
+        let there = obstacles.into_iter().filter(|(is_there, ..)| *is_there);
+        there.map(|(_, key, problem)| (key, problem)).collect()
+    }
+}
+
+impl Controllers {
+    /// Whether there is nobody to trust.
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && !self.unix
+    }
+
+    /// Whether `peer` may choose; `None` is a peer over a Unix socket.
+    pub fn trust(&self, peer: Option<IpAddr>) -> bool {
+        match peer.map(|peer| peer.to_canonical()) {
+            Some(peer) => self.networks.iter().any(|net| net.contains(&peer)),
+            None => self.unix,
+        }
+    }
 }
 
 impl Gateway {

@@ -118,6 +118,7 @@ impl Worker {
     pub fn mode(&self, route: usize) -> &'static str {
         match self.config.routes[route].mode {
             Mode::ZeroCopy => "zero-copy",
+            Mode::Inspect => "inspect",
         }
     }
 }

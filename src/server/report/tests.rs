@@ -1,13 +1,8 @@
 //! The report of made-up probes, against golden text.
 
-use std::time::Duration;
-
 use super::super::choice::tests::{all_works, refused};
 use super::*;
-use crate::config::{
-    Endpoint, EndpointTarget, Gateway, Limits, Listen, Listener, Mode, Protocols, Route, Tcp,
-    Timeouts,
-};
+use crate::config::{Endpoint, EndpointTarget, Gateway, Listen, Listener, Route};
 
 #[test]
 fn text_of_a_host_where_everything_works() {
@@ -118,50 +113,13 @@ fn without_a_configuration_the_engine_of_any_route_is_told() {
 
 /// A configuration with these routes and nothing unusual.
 fn config(routes: &[(&str, Engine)]) -> Config {
-    let second = Duration::from_secs(1);
-    let route = |&(name, engine): &(&str, Engine)| Route {
-        name: name.into(),
-        host: None,
-        path: "/".into(),
-        protocols: Protocols::Only(vec!["websocket".into()]),
-        mode: Mode::ZeroCopy,
-        engine,
-        to: vec![Endpoint {
-            text: "unix:/nowhere".into(),
-            target: EndpointTarget::Unix("/nowhere".into()),
-        }],
-        timeouts: Timeouts { connect: second, handshake: second, idle: None, half_close: None },
-        websocket_strict: true,
-        rekey: false,
-        lenient_connection: false,
-        empty_host: false,
+    let route = |&(name, engine): &(&str, Engine)| {
+        let target = EndpointTarget::Unix("/nowhere".into());
+        let nowhere = Endpoint { text: "unix:/nowhere".into(), target };
+        Route { engine, ..Route::new(name, vec![nowhere]) }
     };
     Config {
-        gateway: Gateway {
-            workers: 1,
-            runtime: Runtime::Auto,
-            busy_poll: Duration::ZERO,
-            drain: second,
-            balance: false,
-            no_fallback: false,
-            name: "upsplice".into(),
-            trusted_proxies: Vec::new(),
-            access_log: false,
-            limits: Limits {
-                head_bytes_max: 1,
-                fields_max: 1,
-                line_bytes_max: 1,
-                head_data_bytes_max: 1,
-                body_bytes_max: 1,
-            },
-            tcp: Tcp {
-                nodelay: true,
-                keepalive: None,
-                keepalive_interval: second,
-                keepalive_probes: 1,
-                user_timeout: None,
-            },
-        },
+        gateway: Gateway { workers: 1, ..Gateway::default() },
         listeners: vec![Listener { address: Listen::Unix("/nowhere".into()) }],
         routes: routes.iter().map(route).collect(),
         demo: false,

@@ -223,11 +223,7 @@ fn origins(section: &Section) -> Option<Origins> {
     if let (None, Some(value)) =
         (&section.value("allowed_origins"), section.value("origin_required"))
     {
-        section.refuse(
-            "origin_required",
-            value.at,
-            "needs allowed_origins: which ones are meant?",
-        );
+        section.refuse("origin_required", value.at, "needs allowed_origins: which ones are meant?");
     }
     allowed.map(|allowed| Origins { allowed, required: required.unwrap_or(false) })
 }

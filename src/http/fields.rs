@@ -39,7 +39,7 @@ const HOP_BY_HOP: [&str; 11] = [
 ];
 
 /// Fields that a `Connection` may not take away: they say who asks, or what (rule H4).
-const PROTECTED: [&str; 11] = [
+const PROTECTED: [&str; 12] = [
     "host",
     "content-length",
     "transfer-encoding",
@@ -51,7 +51,11 @@ const PROTECTED: [&str; 11] = [
     "x-request-id",
     "via",
     "cache-control",
+    USE_ZERO_COPY,
 ];
+
+/// A controller's word on the mode of the session. It is for us, so it never goes upstream, whoever sent it.
+const USE_ZERO_COPY: &str = "upsplice-use-zero-copy";
 /// The same, by what their names begin with.
 const PROTECTED_PREFIXES: [&str; 2] = ["x-forwarded-", "sec-websocket-"];
 
@@ -86,8 +90,10 @@ pub fn write_request(
     if let Some(length) = head.content_length() {
         line(out, "Content-Length", length.to_string().as_bytes());
     }
-    if let Some(key) = ask.upstream_key() {
-        line(out, "Sec-WebSocket-Key", key.as_bytes());
+    for (name, value) in ask.rewritten() {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            line(out, name, value.as_bytes());
+        }
     }
     write_identity(head, arrival, out);
     let mut connection: &[u8] = b"Upgrade";
@@ -185,10 +191,10 @@ fn is_replaced(field: &Field<'_>, ask: &Ask) -> bool {
     let replaced =
         ["host", "content-length", "expect", "via", "x-request-id", "forwarded", "x-real-ip"];
     // `Derp-Fast-Start` asks the server to send no 101 at all: no tunnel could be judged.
-    replaced.iter().chain(&["derp-fast-start"]).any(|name| field.is(name))
+    replaced.iter().chain(&["derp-fast-start", USE_ZERO_COPY]).any(|name| field.is(name))
         || starts_with(field.name, "x-forwarded-")
         || field.name.contains('_') && is_alias(field.name)
-        || ask.upstream_key().is_some() && field.is("sec-websocket-key")
+        || ask.rewritten().iter().any(|(name, value)| value.is_some() && field.is(name))
 }
 
 /// Names that some servers take for `X-Forwarded-For`, `Content-Length` and their like: CGI makes `_` of
@@ -271,6 +277,23 @@ fn appended<'b>(
         out.extend_from_slice(part.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// What `Upsplice-Use-Zero-Copy` says; `None` without one.
+///
+/// # Errors
+///
+/// 400 when it is there more than once, or says neither `true` nor `false` (nor `1` nor `0`).
+pub fn use_zero_copy(fields: &Fields<'_>) -> Result<Option<bool>, Refusal> {
+    let is = |value: &[u8], words: [&str; 2]| {
+        words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    match fields.only(USE_ZERO_COPY) {
+        Err(0) => Ok(None),
+        Ok(value) if is(value, ["true", "1"]) => Ok(Some(true)),
+        Ok(value) if is(value, ["false", "0"]) => Ok(Some(false)),
+        _ => Err(Refusal::new(400, "bad_use_zero_copy")),
+    }
 }
 
 /// Whether a trusted peer's `X-Request-ID` is fit to be passed on and logged.

@@ -6,6 +6,7 @@
 pub mod body;
 pub mod fields;
 pub mod head;
+pub mod origin;
 pub mod reject;
 pub mod target;
 pub mod upgrade;

@@ -122,6 +122,7 @@ fn write(status: u16, connection: &str, extra: &str, body: &str) -> Vec<u8> {
 fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
@@ -176,6 +177,13 @@ fn explain(rule: &'static str) -> String {
         "bad_scheme" => "the request target has another scheme than http and https",
         "bad_connection" => "the Connection field holds something that is no field name",
         "bad_expect" => "Expect can only be 100-continue",
+        "origin" => "this route takes no sessions from pages of this origin",
+        "bad_subprotocol" => "Sec-WebSocket-Protocol holds something that is no token",
+        "subprotocol" => "this route takes none of the WebSocket subprotocols that were offered",
+        "bad_use_zero_copy" => "Upsplice-Use-Zero-Copy must be there once, and be true or false",
+        "cannot_inspect" => {
+            "to be inspected it would have to be WebSocket, on a route whose engine is not uring"
+        }
         "switch_in_http_1_0" => "it switched protocols in HTTP/1.0",
         "switch_without_connection" => "its 101 has no Connection: Upgrade",
         "switch_without_upgrade" => "its 101 names no protocol",
@@ -187,6 +195,7 @@ fn explain(rule: &'static str) -> String {
         "connect" => "CONNECT is not offered here",
         "switch_to_other_protocol" => "it switched to a protocol that was not offered",
         "bad_websocket_accept" => "its Sec-WebSocket-Accept is missing or wrong",
+        "subprotocol_not_offered" => "it chose a WebSocket subprotocol that was not offered",
         other => return format!("rule `{other}`"),
     };
     format!("{text} (rule `{rule}`)")

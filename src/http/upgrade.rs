@@ -22,7 +22,7 @@ pub struct Offer<'b> {
 
 /// What a route demands of an upgrade.
 #[derive(Clone, Copy, Debug)]
-pub struct Policy {
+pub struct Policy<'r> {
     /// Check `Sec-WebSocket-*` (rules U4, U5).
     pub websocket_strict: bool,
     /// Take `Upgrade` without `Connection: upgrade`, in request and answer.
@@ -35,6 +35,20 @@ pub struct Policy {
     pub body_bytes_max: usize,
     /// Our own key to send upstream instead of the client's (rule U4).
     pub rekey: Option<[u8; 16]>,
+    /// What becomes of WebSocket subprotocols.
+    pub subprotocols: Subprotocols<'r>,
+}
+
+/// What becomes of WebSocket subprotocols, offered and chosen.
+#[derive(Clone, Copy, Debug)]
+pub enum Subprotocols<'r> {
+    /// They pass unread.
+    Opaque,
+    /// Any may be offered, and one that was offered may be chosen.
+    Any,
+    /// The same, of these alone. An offer of nothing but others is refused, although a server might go on
+    /// without any: an upstream would take what it gets for a client that speaks its default.
+    Only(&'r [String]),
 }
 
 /// An upgrade that may be asked of the upstream.
@@ -46,6 +60,10 @@ pub struct Ask {
     key: Option<Box<str>>,
     /// The client's own key, when ours goes upstream instead.
     client_key: Option<Box<str>>,
+    /// `Sec-WebSocket-Protocol` as it goes upstream, where it is judged; empty when it does not.
+    subprotocols: Option<Box<str>>,
+    /// `Sec-WebSocket-Extensions` likewise.
+    extensions: Option<Box<str>>,
     body_len: u64,
     expects_continue: bool,
     lenient_connection: bool,
@@ -89,8 +107,12 @@ impl Ask {
     ///
     /// # Errors
     ///
-    /// What the client is told: 400, 405, 413, 417 or 426.
-    pub fn new(head: &RequestHead<'_>, tokens: &[&str], policy: &Policy) -> Result<Ask, Refusal> {
+    /// What the client is told: 400, 403, 405, 413, 417 or 426.
+    pub fn new(
+        head: &RequestHead<'_>,
+        tokens: &[&str],
+        policy: &Policy<'_>,
+    ) -> Result<Ask, Refusal> {
         let bad = |rule| Refusal::new(400, rule);
         let fields = head.fields();
         if head.route_host().is_none() && !policy.empty_host {
@@ -129,10 +151,16 @@ impl Ask {
         {
             client_key = key.replace(BASE64.encode(random));
         }
+        let subprotocols = match offered.iter().any(|token| is_websocket(token)) {
+            true => subprotocols(head, policy.subprotocols)?,
+            false => None,
+        };
         Ok(Ask {
             tokens: offered.into_iter().map(Into::into).collect(),
             key: key.map(Into::into),
             client_key: client_key.map(Into::into),
+            subprotocols,
+            extensions: None,
             body_len,
             expects_continue,
             lenient_connection: policy.lenient_connection,
@@ -157,6 +185,20 @@ impl Ask {
     /// Whether h2c is among the tokens: only then `HTTP2-Settings` goes along.
     pub fn offers_h2c(&self) -> bool {
         self.tokens().any(|token| token.eq_ignore_ascii_case("h2c"))
+    }
+
+    /// Sends `field` upstream in place of the client's `Sec-WebSocket-Extensions`.
+    pub fn offer_extensions(&mut self, field: Option<String>) {
+        self.extensions = Some(field.unwrap_or_default().into());
+    }
+
+    /// Fields of the handshake that may be written anew, and what they say then: nothing where they are empty.
+    pub fn rewritten(&self) -> [(&'static str, Option<&str>); 3] {
+        [
+            ("Sec-WebSocket-Key", self.upstream_key()),
+            ("Sec-WebSocket-Protocol", self.subprotocols.as_deref()),
+            ("Sec-WebSocket-Extensions", self.extensions.as_deref()),
+        ]
     }
 
     /// Our key to send upstream in place of the client's.
@@ -219,6 +261,18 @@ impl Ask {
                 _ => return Err("bad_websocket_accept"),
             }
         }
+        if is_websocket(first)
+            && let Some(offered) = &self.subprotocols
+        {
+            let is_offered = |chosen: &[u8]| {
+                offered.split(", ").any(|one| !one.is_empty() && one.as_bytes() == chosen)
+            };
+            match fields.only("sec-websocket-protocol") {
+                Err(0) => {}
+                Ok(chosen) if is_offered(chosen) => {}
+                _ => return Err("subprotocol_not_offered"),
+            }
+        }
         Ok(granted.join(", "))
     }
 }
@@ -247,6 +301,31 @@ fn websocket_key<'b>(head: &RequestHead<'b>, body_len: u64) -> Result<&'b str, R
     let key = fields.only("sec-websocket-key").ok().and_then(|key| str::from_utf8(key).ok());
     key.filter(|key| BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 16))
         .ok_or(Refusal::new(400, "websocket_key"))
+}
+
+/// The subprotocols to offer upstream, in the client's order; `None` where nobody looks at them.
+fn subprotocols(
+    head: &RequestHead<'_>,
+    policy: Subprotocols<'_>,
+) -> Result<Option<Box<str>>, Refusal> {
+    let allowed = match policy {
+        Subprotocols::Opaque => return Ok(None),
+        Subprotocols::Any => None,
+        Subprotocols::Only(allowed) => Some(allowed),
+    };
+    let mut offered = Vec::new();
+    for element in head.fields().list("sec-websocket-protocol") {
+        let token = str::from_utf8(element).ok().filter(|token| token.bytes().all(is_token));
+        offered.push(token.ok_or(Refusal::new(400, "bad_subprotocol"))?);
+    }
+    let is_empty = offered.is_empty();
+    if let Some(allowed) = allowed {
+        offered.retain(|token| allowed.iter().any(|one| one == token));
+    }
+    if offered.is_empty() && !is_empty {
+        return Err(Refusal::new(403, "subprotocol"));
+    }
+    Ok(Some(offered.join(", ").into()))
 }
 
 /// Whether `granted` is what `offered` asked for: the same name, and the same version where one was asked.

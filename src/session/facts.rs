@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use ulid::Ulid;
 
+use super::mode::Chosen;
+
 /// What is known about a session from its exchange; goes along when the session moves.
 #[derive(Debug)]
 pub struct Facts {
@@ -14,6 +16,8 @@ pub struct Facts {
     pub listener: u16,
     /// Index of the route, once there is one.
     pub route: Option<u16>,
+    /// How it is carried, once there is a route.
+    pub chosen: Option<Chosen>,
     /// Index in the route of the endpoint that was tried last.
     pub endpoint: Option<u16>,
     /// The peer of the accepted connection; `None` over a Unix socket.

@@ -60,6 +60,7 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct RelayPart {
     mode: &'static str,
+    mode_by: &'static str,
     mode_reason: &'static str,
     engine: &'static str,
     bytes_in: u64,
@@ -134,7 +135,8 @@ impl RelayPart {
         let undelivered = |direction| relay.undelivered(direction);
         let reasons: Reasons = to_upstream.reasons.union(to_downstream.reasons);
         RelayPart {
-            mode: worker.mode(usize::from(facts.route.unwrap_or_default())),
+            mode: facts.chosen.map_or("", |chosen| chosen.mode.as_str()),
+            mode_by: facts.chosen.map_or("", |chosen| chosen.by.as_str()),
             mode_reason: facts.route.map_or("", |route| worker.carriage[usize::from(route)].reason),
             engine: engine_word(relay),
             bytes_in: to_upstream.taken(),

@@ -6,6 +6,7 @@ pub mod access_log;
 pub mod facts;
 pub mod joined;
 pub mod load;
+pub mod mode;
 pub mod registry;
 pub mod timers;
 pub mod worker;

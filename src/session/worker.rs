@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::access_log::LogSender;
 use super::load::{Kind, Loads};
 use super::registry::{Moved, Order, Registry, Windows};
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::metrics::{Counters, Engine};
 use crate::relay::{Kit, Way};
 use crate::route::Routes;
@@ -112,14 +112,6 @@ impl Worker {
         self.stopped.set(true);
         self.stopping.notify_waiters();
         self.registry.order_all(|| Order::End(crate::error::Kind::Stopped));
-    }
-
-    /// The word for how a route carries its sessions.
-    pub fn mode(&self, route: usize) -> &'static str {
-        match self.config.routes[route].mode {
-            Mode::ZeroCopy => "zero-copy",
-            Mode::Inspect => "inspect",
-        }
     }
 }
 

@@ -3,17 +3,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::Limits;
 use crate::http::head::{HeadKind, HeadScanner};
-use crate::http::upgrade::{Offer, Policy};
+use crate::http::upgrade::{Offer, Policy, Subprotocols};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-const POLICY: Policy = Policy {
+const POLICY: Policy<'_> = Policy {
     websocket_strict: true,
     lenient_connection: true,
     empty_host: true,
     plain_path: false,
     body_bytes_max: 100,
     rekey: None,
+    subprotocols: Subprotocols::Opaque,
 };
 
 fn arrival(trusted: bool) -> Arrival<'static> {
@@ -31,7 +32,11 @@ fn forwarded(lines: &str, arrival: &Arrival<'_>) -> Result<String, Refusal> {
     forwarded_by(lines, arrival, &POLICY)
 }
 
-fn forwarded_by(lines: &str, arrival: &Arrival<'_>, policy: &Policy) -> Result<String, Refusal> {
+fn forwarded_by(
+    lines: &str,
+    arrival: &Arrival<'_>,
+    policy: &Policy<'_>,
+) -> Result<String, Refusal> {
     let lines: String =
         lines.split('|').filter(|l| !l.is_empty()).map(|line| format!("{line}\r\n")).collect();
     let host = if lines.contains("Host:") { "" } else { "Host: h\r\n" };
@@ -379,5 +384,66 @@ proptest! {
         let sent: Vec<_> = head.fields().iter().filter(ours).filter(nominated).collect();
         let got: Vec<_> = again.fields().iter().filter(ours).collect();
         prop_assert_eq!(got, sent);
+    }
+}
+
+#[test]
+fn what_a_controller_says_goes_no_further_whoever_says_it() {
+    for name in ["Upsplice-Use-Zero-Copy", "UPSPLICE-USE-ZERO-COPY", "upsplice-use-zero-copy"] {
+        for name in [name.to_owned(), name.replace('-', "_"), name.replacen('-', "_", 1)] {
+            for trusted in [true, false] {
+                let text = forwarded(&format!("Upgrade: raw|{name}: true"), &arrival(trusted));
+                assert!(!text.unwrap().to_lowercase().contains("zero"), "{name}");
+            }
+        }
+    }
+    let named = "Upgrade: raw|Connection: Upgrade, upsplice-use-zero-copy";
+    assert_eq!(forwarded(named, &arrival(true)).unwrap_err().rule, "connection_names_protected");
+}
+
+#[test]
+fn a_controllers_word_is_true_or_false_and_there_once() {
+    let bad = || Err(Refusal::new(400, "bad_use_zero_copy"));
+    for (lines, expected) in [
+        ("", Ok(None)),
+        ("upsplice-USE-zero-copy: true", Ok(Some(true))),
+        ("Upsplice-Use-Zero-Copy: 1", Ok(Some(true))),
+        ("Upsplice-Use-Zero-Copy: False", Ok(Some(false))),
+        ("Upsplice-Use-Zero-Copy: 0", Ok(Some(false))),
+        ("Upsplice-Use-Zero-Copy:", bad()),
+        ("Upsplice-Use-Zero-Copy: yes", bad()),
+        ("Upsplice-Use-Zero-Copy: true, true", bad()),
+        ("Upsplice-Use-Zero-Copy: true|Upsplice-Use-Zero-Copy: true", bad()),
+        ("Upsplice_Use_Zero_Copy: true", Ok(None)),
+    ] {
+        let lines_of: String =
+            lines.split('|').filter(|l| !l.is_empty()).map(|l| format!("{l}\r\n")).collect();
+        let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines_of}\r\n");
+        let head = RequestHead::parse(text.as_bytes(), &Limits::default()).unwrap();
+        assert_eq!(use_zero_copy(head.fields()), expected, "{lines}");
+    }
+}
+
+#[test]
+fn an_offer_of_extensions_is_replaced_or_dropped_as_a_whole() {
+    let lines_of = "Upgrade: raw|Sec-WebSocket-Extensions: a|sec-websocket-extensions: b";
+    assert_eq!(
+        lines(&forwarded(lines_of, &arrival(false)).unwrap(), "sec-websocket-extensions").len(),
+        2
+    );
+    for (field, expected) in [
+        (Some("permessage-deflate"), &["Sec-WebSocket-Extensions: permessage-deflate"][..]),
+        (None, &[]),
+    ] {
+        let text = "GET / HTTP/1.1\r\nHost: h\r\n".to_owned()
+            + &lines_of.replace('|', "\r\n")
+            + "\r\n\r\n";
+        let head = RequestHead::parse(text.as_bytes(), &Limits::default()).unwrap();
+        let mut ask = Ask::new(&head, &["raw"], &POLICY).unwrap();
+        ask.offer_extensions(field.map(str::to_owned));
+        let mut out = Vec::new();
+        write_request(&head, &ask, &arrival(false), &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(lines(&text, "sec-websocket-extensions"), expected);
     }
 }

@@ -75,7 +75,7 @@ fn check_response(text: &str, status: u16) {
 
 #[test]
 fn every_refusal_closes_and_says_which_rule_was_broken() {
-    for status in [400, 405, 413, 414, 417, 426, 431, 501, 505, 508] {
+    for status in [400, 403, 405, 413, 414, 417, 426, 431, 501, 505, 508] {
         let text = String::from_utf8(refusal(&Refusal::new(status, "some_rule"), "gw")).unwrap();
         check_response(&text, status);
         assert!(text.contains("`some_rule`"), "{text}");

@@ -5,13 +5,14 @@ use crate::config::Limits;
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-const POLICY: Policy = Policy {
+const POLICY: Policy<'_> = Policy {
     websocket_strict: true,
     lenient_connection: false,
     empty_host: false,
     plain_path: false,
     body_bytes_max: 100,
     rekey: None,
+    subprotocols: Subprotocols::Opaque,
 };
 
 /// A request with these further field lines, separated by `|`.
@@ -22,7 +23,7 @@ fn text(start: &str, lines: &str) -> String {
 }
 
 /// What becomes of a request when every token it offers is allowed.
-fn ask(start: &str, lines: &str, policy: &Policy) -> Result<Ask, (u16, &'static str)> {
+fn ask(start: &str, lines: &str, policy: &Policy<'_>) -> Result<Ask, (u16, &'static str)> {
     let text = text(start, lines);
     let head = RequestHead::parse(text.as_bytes(), &Limits::default()).expect("sound");
     let told = |refusal: Refusal| (refusal.status, refusal.rule);
@@ -298,4 +299,82 @@ fn our_own_key_is_checked_upstream_and_the_clients_is_answered() {
 #[test]
 fn the_accept_is_the_one_of_rfc_6455() {
     assert_eq!(accept_for(KEY), ACCEPT);
+}
+
+fn protocols(offered: &str) -> String {
+    websocket(&format!("Sec-WebSocket-Protocol: {offered}"))
+}
+
+/// What is written anew of the field with this name.
+fn rewritten<'a>(ask: &'a Ask, name: &str) -> Option<&'a str> {
+    ask.rewritten().into_iter().find_map(|(found, value)| value.filter(|_| found == name))
+}
+
+#[test]
+fn only_allowed_subprotocols_are_offered_in_the_clients_order() {
+    let allowed = ["chat".to_owned(), "Super-Chat".to_owned()];
+    let only = Policy { subprotocols: Subprotocols::Only(&allowed), ..POLICY };
+    let any = Policy { subprotocols: Subprotocols::Any, ..POLICY };
+    for (policy, offered, expected) in [
+        (&only, "chat", Ok(Some("chat"))),
+        (&only, "evil, Super-Chat,chat", Ok(Some("Super-Chat, chat"))),
+        (
+            &only,
+            "chat|Sec-WebSocket-Protocol: evil|Sec-WebSocket-Protocol: chat",
+            Ok(Some("chat, chat")),
+        ),
+        (&only, "evil", Err((403, "subprotocol"))),
+        (&only, "super-chat", Err((403, "subprotocol"))),
+        (&only, "chats, cha", Err((403, "subprotocol"))),
+        (&only, "chat, a b", Err((400, "bad_subprotocol"))),
+        (&only, "chat, \u{e9}", Err((400, "bad_subprotocol"))),
+        (&only, "chat;q=1", Err((400, "bad_subprotocol"))),
+        (&only, " , ", Ok(Some(""))),
+        (&any, "b,a", Ok(Some("b, a"))),
+        (&any, "a b", Err((400, "bad_subprotocol"))),
+        (&POLICY, "a b", Ok(None)),
+    ] {
+        let asked = ask("GET /", &protocols(offered), policy);
+        let field = asked.as_ref().map(|ask| rewritten(ask, "Sec-WebSocket-Protocol"));
+        assert_eq!(field.map_err(|refused| *refused), expected, "{offered}");
+    }
+    let asked = ask("GET /", &websocket(""), &only).expect("nobody has to offer any");
+    assert_eq!(rewritten(&asked, "Sec-WebSocket-Protocol"), Some(""));
+    let lines = "Upgrade: raw|Sec-WebSocket-Protocol: evil";
+    let asked = ask("GET /", lines, &only).expect("they mean something to WebSocket alone");
+    assert_eq!(rewritten(&asked, "Sec-WebSocket-Protocol"), None);
+    let keyless = Policy { websocket_strict: false, ..only };
+    let refused = ask("GET /", &format!("{lines}|Upgrade: websocket"), &keyless).map(drop);
+    assert_eq!(refused, Err((403, "subprotocol")), "a handshake without key is no way round");
+}
+
+#[test]
+fn a_101_may_choose_only_a_subprotocol_that_was_forwarded() {
+    let allowed = ["chat".to_owned(), "b".to_owned()];
+    let only = Policy { subprotocols: Subprotocols::Only(&allowed), ..POLICY };
+    let any = Policy { subprotocols: Subprotocols::Any, ..POLICY };
+    let fault = || Judgement::Fault("subprotocol_not_offered");
+    let chosen = |name: &str| format!("|Sec-WebSocket-Protocol: {name}");
+    for (policy, offered, granted, expected) in [
+        (&only, "evil, chat, b", chosen("chat"), switch("websocket")),
+        (&only, "evil, chat, b", chosen("b"), switch("websocket")),
+        (&only, "evil, chat, b", String::new(), switch("websocket")),
+        (&only, "evil, chat", chosen("evil"), fault()),
+        (&only, "evil, chat", chosen("b"), fault()),
+        (&only, "chat", chosen("CHAT"), fault()),
+        (&only, "chat, b", chosen("chat, b"), fault()),
+        (&only, "chat, b", chosen("chat") + &chosen("chat"), fault()),
+        (&only, "chat", chosen(""), fault()),
+        (&only, "", chosen(""), fault()),
+        (&only, "", chosen("chat"), fault()),
+        (&any, "evil", chosen("evil"), switch("websocket")),
+        (&any, "evil", chosen("chat"), fault()),
+        (&POLICY, "evil", chosen("chat"), switch("websocket")),
+    ] {
+        let asked = ask("GET /", &protocols(offered), policy).expect("a good request");
+        let lines = format!(
+            "Connection: Upgrade|Upgrade: websocket|Sec-WebSocket-Accept: {ACCEPT}{granted}"
+        );
+        assert_eq!(judge(&asked, "1.1 101 S", &lines), expected, "{offered} -> {granted}");
+    }
 }

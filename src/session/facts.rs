@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use ulid::Ulid;
 
-use super::mode::Chosen;
+use super::mode::{Chosen, ChosenBy};
+use crate::config::Config;
 
 /// What is known about a session from its exchange; goes along when the session moves.
 #[derive(Debug)]
@@ -14,10 +15,8 @@ pub struct Facts {
     pub id: Ulid,
     /// Index of the listener in the configuration.
     pub listener: u16,
-    /// Index of the route, once there is one.
-    pub route: Option<u16>,
-    /// How it is carried, once there is a route.
-    pub chosen: Option<Chosen>,
+    /// The route, once there is one.
+    pub route: Option<Routed>,
     /// Index in the route of the endpoint that was tried last.
     pub endpoint: Option<u16>,
     /// The peer of the accepted connection; `None` over a Unix socket.
@@ -36,6 +35,15 @@ pub struct Facts {
     pub handshake: Option<Duration>,
     /// Endpoints that did not answer before one did.
     pub retries: u16,
+}
+
+/// The route of a session, and how the session is carried there.
+#[derive(Clone, Copy, Debug)]
+pub struct Routed {
+    /// Index of the route in the configuration.
+    pub index: u16,
+    /// The route's own mode until a controller was heard.
+    pub chosen: Chosen,
 }
 
 /// What a trusted peer said of its client.
@@ -119,6 +127,12 @@ impl Packed {
 }
 
 impl Facts {
+    /// Notes the route with this index; its mode is the session's for now.
+    pub fn note_route(&mut self, config: &Config, index: usize) {
+        let chosen = Chosen { mode: config.routes[index].mode, by: ChosenBy::Configured };
+        self.route = u16::try_from(index).ok().map(|index| Routed { index, chosen });
+    }
+
     /// What was asked.
     pub fn texts(&self) -> AskedTexts<'_> {
         match (&self.packed, self.asked.as_deref()) {

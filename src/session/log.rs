@@ -89,7 +89,7 @@ pub fn ended(worker: &Worker, facts: &Facts, relay: Option<&Relay>, end: &End) {
 
 impl<'a> Line<'a> {
     fn new(worker: &'a Worker, facts: &'a Facts, relay: Option<&Relay>, end: &End) -> Line<'a> {
-        let route = facts.route.map(|index| &worker.config.routes[usize::from(index)]);
+        let route = facts.route.map(|route| &worker.config.routes[usize::from(route.index)]);
         let asked = facts.texts();
         let peer = facts.peer.map(|peer| peer.ip().to_canonical().to_string());
         let named =
@@ -135,9 +135,11 @@ impl RelayPart {
         let undelivered = |direction| relay.undelivered(direction);
         let reasons: Reasons = to_upstream.reasons.union(to_downstream.reasons);
         RelayPart {
-            mode: facts.chosen.map_or("", |chosen| chosen.mode.as_str()),
-            mode_by: facts.chosen.map_or("", |chosen| chosen.by.as_str()),
-            mode_reason: facts.route.map_or("", |route| worker.carriage[usize::from(route)].reason),
+            mode: facts.route.map_or("", |route| route.chosen.mode.as_str()),
+            mode_by: facts.route.map_or("", |route| route.chosen.by.as_str()),
+            mode_reason: facts
+                .route
+                .map_or("", |route| worker.carriage[usize::from(route.index)].reason),
             engine: engine_word(relay),
             bytes_in: to_upstream.taken(),
             bytes_out: to_downstream.given,

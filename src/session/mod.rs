@@ -11,6 +11,7 @@ pub mod registry;
 pub mod timers;
 pub mod worker;
 
+mod admit;
 mod answer;
 mod connect;
 mod farewell;

@@ -19,7 +19,7 @@ pub fn answer(worker: &Worker, facts: &mut Facts, head: &RequestHead<'_>) -> Lea
     }
     match worker.routes.find(head.route_host(), head.route_path(), &[]) {
         Found::ProtocolRefused { route, allowed } => {
-            facts.route = u16::try_from(route).ok();
+            facts.note_route(&worker.config, route);
             upgrade_required(worker, facts, allowed, "no_upgrade")
         }
         Found::Route(_) | Found::NoRoute => no_route(worker, facts),

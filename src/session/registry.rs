@@ -112,7 +112,7 @@ impl Seat {
     pub fn new(mut joined: Joined) -> Rc<Seat> {
         joined.facts.pack();
         Rc::new(Seat {
-            route: joined.facts.route.expect("a joined session has a route"),
+            route: joined.facts.route.expect("a joined session has a route").index,
             joined: RefCell::new(Some(joined)),
             queued: Cell::new(false),
             heavy: Cell::new(false),

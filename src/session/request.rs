@@ -6,20 +6,19 @@ use std::time::{Instant, SystemTime};
 
 use ulid::Ulid;
 
+use super::admit::admit;
 use super::facts::{Asked, Facts, Named};
 use super::input::Input;
 use super::worker::Worker;
-use super::{Leave, Parting, mode, plain};
-use crate::config::Mode;
+use super::{Leave, Parting, plain};
 use crate::error::{End, Kind, Side, Stage};
 use crate::http::fields::{self, Arrival};
 use crate::http::head::{HeadKind, HeadScanner, RequestHead};
 use crate::http::reject::{self, Refusal};
-use crate::http::upgrade::{Ask, Offer, Policy, Subprotocols};
-use crate::http::{origin, target};
-use crate::metrics::{Engine, UpgradeResult};
-use crate::route::{self, Found};
-use crate::sys::random;
+use crate::http::target;
+use crate::http::upgrade::{Ask, Offer};
+use crate::metrics::UpgradeResult;
+use crate::route::Found;
 use crate::sys::stream::Stream;
 
 /// A request that may go upstream.
@@ -97,48 +96,17 @@ fn judge(
         Found::Route(index) => index,
         Found::NoRoute => return Err(plain::no_route(worker, facts)),
         Found::ProtocolRefused { route, allowed } => {
-            facts.route = u16::try_from(route).ok();
+            facts.note_route(&worker.config, route);
             return Err(plain::upgrade_required(worker, facts, allowed, "protocol_not_allowed"));
         }
     };
-    facts.route = u16::try_from(index).ok();
+    facts.note_route(&worker.config, index);
     let route = &worker.config.routes[index];
     if !offer.connected && !route.lenient_connection {
         return Err(plain::answer(worker, facts, &head));
     }
-    let mut allowed: Vec<&str> = route::filter(&route.protocols, &offer.tokens).collect();
-    let fields = head.fields();
-    if let Some(origins) = &route.origins {
-        origin::check(fields, origins).map_err(|refusal| refused(worker, facts, refusal))?;
-    }
-    let controls = gateway.trusted_controllers.trust(facts.peer.map(|peer| peer.ip()));
-    let chosen =
-        mode::choose(route, fields, controls).map_err(|refusal| refused(worker, facts, refusal))?;
-    facts.chosen = Some(chosen);
-    let inspects = chosen.mode == Mode::Inspect;
-    if inspects {
-        // Frames of nothing else can be read, and not where a ring receives them.
-        allowed.retain(|token| token.eq_ignore_ascii_case("websocket"));
-        if allowed.is_empty() || worker.carriage[index].engine == Engine::Uring {
-            return Err(refused(worker, facts, Refusal::new(400, "cannot_inspect")));
-        }
-    }
-    let policy = Policy {
-        websocket_strict: route.websocket_strict || inspects,
-        lenient_connection: route.lenient_connection,
-        empty_host: route.empty_host,
-        // A path that hides another one is as bad where it leads round a route as where it leads into one.
-        plain_path: worker.config.routes.iter().any(|route| route.path != "/"),
-        body_bytes_max: gateway.limits.body_bytes_max,
-        rekey: route.rekey.then(random::bytes),
-        subprotocols: match &route.subprotocols {
-            Some(allowed) => Subprotocols::Only(allowed),
-            None if inspects => Subprotocols::Any,
-            None => Subprotocols::Opaque,
-        },
-    };
-    let ask =
-        Ask::new(&head, &allowed, &policy).map_err(|refusal| refused(worker, facts, refusal))?;
+    let ask = admit(worker, facts, &head, index, &offer.tokens)
+        .map_err(|refusal| refused(worker, facts, refusal))?;
 
     let trusted = facts.peer.is_some_and(|peer| gateway.trusts(peer.ip()));
     if trusted {
@@ -237,7 +205,6 @@ impl Facts {
             id: Ulid::from_parts(millis, fastrand::u128(..)),
             listener,
             route: None,
-            chosen: None,
             endpoint: None,
             peer,
             named: None,

@@ -23,7 +23,8 @@
 //!    but counters that are read, and how much each has to do ([`session::load`]): a connection is handed to
 //!    the one that has the least before anything is read from it, and sessions follow once a second.
 //! 2. [`session`] reads the head: [`http::head`] finds its end byte by byte, strictly, then parses it once.
-//! 3. [`route`] maps host, path and offered protocols to a route; [`http::upgrade`] judges what is asked.
+//! 3. [`route`] maps host, path and offered protocols to a route; [`http::upgrade`] judges what is asked,
+//!    [`http::origin`] which page asks, [`session::mode`] whether the session is inspected.
 //! 4. An endpoint is connected within the `connect` timer, one after the other.
 //! 5. [`http::fields`] writes the head that goes upstream. What was not parsed is never forwarded.
 //! 6. The answer is judged: only a 101 of HTTP/1.1, to a protocol that was offered, for WebSocket with the

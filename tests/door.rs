@@ -299,3 +299,83 @@ fn what_cannot_be_inspected_is_refused_rather_than_carried_unseen() {
     ring.stop();
     backend.join();
 }
+
+#[test]
+fn only_extensions_that_are_understood_are_offered_where_a_session_is_inspected() {
+    const OFFER: &str = "Sec-WebSocket-Extensions: x-webkit-deflate-frame, permessage-deflate; \
+                         client_max_window_bits\r\nSec-WebSocket-Extensions: bbf-usp-protocol\r\n";
+    for (route, expected) in [
+        ("mode = \"inspect\"", Some("permessage-deflate; client_max_window_bits")),
+        (
+            "mode = \"inspect\"\ninspect = \"payload\"",
+            Some("permessage-deflate; client_max_window_bits"),
+        ),
+        ("mode = \"inspect\"\ndeflate = \"strip\"", None),
+    ] {
+        let (backend, told) = granting("");
+        let gw = gw(&backend, "", route);
+        assert_eq!(asked(&gw, OFFER).0.status, 101, "{route}");
+        let head = wait(&told);
+        assert_eq!(field(&head, "sec-websocket-extensions"), expected, "{route}");
+        assert_eq!(head.to_lowercase().matches("extensions").count(), expected.iter().count());
+        gw.stop();
+        backend.join();
+    }
+    let (backend, told) = granting("");
+    let inspected = gw(&backend, "", "mode = \"inspect\"");
+    let malformed = "Sec-WebSocket-Extensions: permessage-deflate; =\r\n";
+    assert_refused(&inspected, &told, malformed, 400, "extension");
+    inspected.stop();
+    backend.join();
+    // Nobody reads the frames of an opaque session: its extensions are between client and backend.
+    let (backend, told) = granting("Sec-WebSocket-Extensions: x-webkit-deflate-frame\r\n");
+    let gw = gw(&backend, "", "mode = \"zero-copy\"");
+    let (answer, _) = asked(&gw, OFFER);
+    assert_eq!(answer.field("sec-websocket-extensions"), Some("x-webkit-deflate-frame"));
+    let head = wait(&told);
+    for line in OFFER.lines() {
+        assert!(head.contains(line), "{head}");
+    }
+    gw.stop();
+    backend.join();
+}
+
+#[test]
+fn a_101_may_agree_only_to_extensions_that_were_forwarded() {
+    const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    const OTHER: &str = "Sec-WebSocket-Extensions: x-webkit-deflate-frame\r\n";
+    const BOTH: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n\
+                        Sec-WebSocket-Extensions: x-webkit-deflate-frame\r\n";
+    const WINDOW: &str =
+        "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=7\r\n";
+    for (agreed, offered, keys, inspected) in [
+        (DEFLATE, DEFLATE, "", 101),
+        ("", DEFLATE, "", 101),
+        (DEFLATE, DEFLATE, "deflate = \"strip\"", 502),
+        (DEFLATE, "", "", 502),
+        (OTHER, OTHER, "", 502),
+        (OTHER, DEFLATE, "", 502),
+        (BOTH, BOTH, "", 502),
+        (WINDOW, DEFLATE, "", 502),
+        (WINDOW, WINDOW, "", 502),
+    ] {
+        let (backend, told) = granting(agreed);
+        let controllers = "trusted_controllers = [\"127.0.0.1\"]";
+        let gw = gw(&backend, controllers, &format!("mode = \"inspect\"\n{keys}"));
+        let (answer, line) = asked(&gw, offered);
+        assert_eq!(answer.status, inspected, "{agreed} for {offered} with {keys}: {line}");
+        wait(&told);
+        match inspected {
+            101 => assert!(answer.head.contains(agreed), "it passes as it came: {}", answer.head),
+            _ => assert_eq!(
+                (&line["side"], &line["stage"]),
+                (&"upstream".into(), &"response".into())
+            ),
+        }
+        let opaque = format!("{offered}Upsplice-Use-Zero-Copy: true\r\n");
+        assert_eq!(asked(&gw, &opaque).0.status, 101, "nobody looks");
+        wait(&told);
+        gw.stop();
+        backend.join();
+    }
+}

@@ -195,6 +195,10 @@ fn explain(rule: &'static str) -> String {
         "connect" => "CONNECT is not offered here",
         "switch_to_other_protocol" => "it switched to a protocol that was not offered",
         "bad_websocket_accept" => "its Sec-WebSocket-Accept is missing or wrong",
+        "extension" => "Sec-WebSocket-Extensions is malformed, or agrees to what was not offered",
+        "extension_parameter" => {
+            "permessage-deflate has a parameter that is unknown, repeated, bad or was not offered"
+        }
         "subprotocol_not_offered" => "it chose a WebSocket subprotocol that was not offered",
         other => return format!("rule `{other}`"),
     };

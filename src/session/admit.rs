@@ -1,5 +1,5 @@
 //! What a route asks of an upgrade before anything is connected: the page it comes from, the mode of the
-//! session, the handshake.
+//! session, the handshake, the extensions.
 
 use super::facts::Facts;
 use super::mode;
@@ -12,6 +12,16 @@ use crate::http::upgrade::{Ask, Policy, Subprotocols};
 use crate::metrics::Engine;
 use crate::route;
 use crate::sys::random;
+use crate::ws::extensions;
+
+/// A request that may go upstream.
+pub struct Admitted {
+    /// What is asked of the upstream.
+    pub ask: Ask,
+    /// The extensions that are offered along with it, when the session will be inspected: only what is understood
+    /// (rule W10). In other modes they are nobody's business.
+    pub extensions: Option<extensions::Offer>,
+}
 
 /// Judges a request for the route with this index, of the protocols that the client offers.
 pub fn admit(
@@ -20,7 +30,7 @@ pub fn admit(
     head: &RequestHead<'_>,
     index: usize,
     offered: &[&str],
-) -> Result<Ask, Refusal> {
+) -> Result<Admitted, Refusal> {
     let route = &worker.config.routes[index];
     if let Some(origins) = &route.origins {
         origin::check(head.fields(), origins)?;
@@ -39,7 +49,16 @@ pub fn admit(
             return Err(Refusal::new(400, "cannot_inspect"));
         }
     }
-    Ask::new(head, &tokens, &policy(worker, route, chosen.mode))
+    let mut ask = Ask::new(head, &tokens, &policy(worker, route, chosen.mode))?;
+    let mut extensions = None;
+    if chosen.mode == Mode::Inspect {
+        let lines = head.fields().all("sec-websocket-extensions");
+        let offer = extensions::Offer::read(lines, route.inspection.deflate)
+            .map_err(|rule| Refusal::new(400, rule))?;
+        ask.offer_extensions(offer.field());
+        extensions = Some(offer);
+    }
+    Ok(Admitted { ask, extensions })
 }
 
 fn policy<'r>(worker: &Worker, route: &'r Route, mode: Mode) -> Policy<'r> {

@@ -26,17 +26,20 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
 use self::facts::Facts;
 use self::response::Verdict;
 use self::worker::{Open, Worker};
+use crate::config::inspection::Inspection;
 use crate::error::{End, Kind, Side, Stage};
 use crate::http::reject;
 use crate::metrics::{Direction, Engine, UpgradeResult};
 use crate::relay::{Relay, Way};
 use crate::sys::stream::Stream;
+use crate::ws::extensions::Agreement;
 
 /// Carries an accepted connection to its end, or to the relay that goes on with it.
 pub async fn run(open: Open, socket: OwnedFd, peer: Option<SocketAddr>, listener: u16) {
@@ -88,7 +91,11 @@ impl Leave {
 /// From the first byte to two sockets that can be joined.
 async fn exchange(worker: &Worker, facts: &mut Facts, downstream: Stream) -> Result<Relay, End> {
     match switch(worker, facts, &downstream).await {
-        Ok(Switched { upstream, to_upstream, to_downstream }) => {
+        Ok(Switched { upstream, to_upstream, to_downstream, inspect }) => {
+            if let Some(InspectPlan { inspection, agreement }) = &inspect {
+                let depth = inspection.depth;
+                tracing::debug!(session = %facts.id, ?depth, ?agreement, "to be inspected");
+            }
             let ways = [to_upstream, to_downstream];
             Ok(Relay::join(downstream, upstream, ways, Rc::clone(&worker.kit)))
         }
@@ -113,6 +120,16 @@ struct Switched {
     upstream: Stream,
     to_upstream: Way,
     to_downstream: Way,
+    /// What it is inspected by, in mode `inspect`.
+    inspect: Option<InspectPlan>,
+}
+
+/// What an inspected session is inspected by.
+struct InspectPlan {
+    /// What its route asks.
+    inspection: Arc<Inspection>,
+    /// The compression that both sides agreed on, through us.
+    agreement: Option<Agreement>,
 }
 
 /// The exchange proper: read head, route, connect, send head, read answer, judge it.
@@ -147,7 +164,11 @@ async fn switch(
     };
 
     match verdict {
-        Verdict::Switch { upstream, head_data, sent } => {
+        Verdict::Switch { upstream, head_data, sent, agreement } => {
+            let inspect = request.is_inspected().then(|| {
+                let route = &worker.config.routes[request.route];
+                InspectPlan { inspection: Arc::clone(&route.inspection), agreement }
+            });
             worker.counters.upgrade(UpgradeResult::Switched);
             facts.handshake = Some(facts.accepted.elapsed());
             let carriage = worker.carriage[request.route];
@@ -158,7 +179,7 @@ async fn switch(
                 let half = way.half();
                 worker.counters.moved(Engine::Copy, direction, half.given() + half.held());
             }
-            Ok(Switched { upstream, to_upstream, to_downstream })
+            Ok(Switched { upstream, to_upstream, to_downstream, inspect })
         }
         Verdict::Answer { upstream, answer } => {
             worker.counters.upgrade(UpgradeResult::Answered);

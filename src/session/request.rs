@@ -6,20 +6,21 @@ use std::time::{Instant, SystemTime};
 
 use ulid::Ulid;
 
-use super::admit::admit;
+use super::admit::{Admitted, admit};
 use super::facts::{Asked, Facts, Named};
 use super::input::Input;
 use super::worker::Worker;
 use super::{Leave, Parting, plain};
 use crate::error::{End, Kind, Side, Stage};
 use crate::http::fields::{self, Arrival};
-use crate::http::head::{HeadKind, HeadScanner, RequestHead};
+use crate::http::head::{HeadKind, HeadScanner, RequestHead, ResponseHead};
 use crate::http::reject::{self, Refusal};
 use crate::http::target;
 use crate::http::upgrade::{Ask, Offer};
 use crate::metrics::UpgradeResult;
 use crate::route::Found;
 use crate::sys::stream::Stream;
+use crate::ws::extensions::{self, Agreement};
 
 /// A request that may go upstream.
 pub struct Request {
@@ -27,6 +28,8 @@ pub struct Request {
     pub route: usize,
     /// What was asked for, to judge the answer by.
     pub ask: Ask,
+    /// What was offered of extensions, when the session will be inspected.
+    extensions: Option<extensions::Offer>,
     /// HEAD has answers without a body.
     pub method: Box<str>,
     /// The filtered head, and the body once it is complete.
@@ -105,7 +108,7 @@ fn judge(
     if !offer.connected && !route.lenient_connection {
         return Err(plain::answer(worker, facts, &head));
     }
-    let ask = admit(worker, facts, &head, index, &offer.tokens)
+    let Admitted { ask, extensions } = admit(worker, facts, &head, index, &offer.tokens)
         .map_err(|refusal| refused(worker, facts, refusal))?;
 
     let trusted = facts.peer.is_some_and(|peer| gateway.trusts(peer.ip()));
@@ -125,7 +128,7 @@ fn judge(
         .map_err(|refusal| refused(worker, facts, refusal))?;
     let body_missing = usize::try_from(ask.body_len()).expect("bounded by the limit of bodies");
     let method = head.method().into();
-    Ok(Request { route: index, ask, method, upstream_bytes, body_missing, held })
+    Ok(Request { route: index, ask, extensions, method, upstream_bytes, body_missing, held })
 }
 
 /// Notes for the log what was asked. Query strings are left out: they hold tokens.
@@ -180,6 +183,23 @@ impl Request {
             }
         }
         Ok(())
+    }
+
+    /// Whether the session will be inspected once it is joined.
+    pub fn is_inspected(&self) -> bool {
+        self.extensions.is_some()
+    }
+
+    /// The extension that this 101 agrees to; `None` also where nobody will look at frames.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the upstream broke: it chose what was not offered, or wrongly (rule W10).
+    pub fn agreement(&self, head: &ResponseHead<'_>) -> Result<Option<Agreement>, &'static str> {
+        match &self.extensions {
+            Some(offer) => offer.accept(head.fields().all("sec-websocket-extensions")),
+            None => Ok(None),
+        }
     }
 
     /// What the client sent beyond its request: head data, once there is a tunnel.

@@ -18,6 +18,7 @@ use crate::http::upgrade::Judgement;
 use crate::metrics::UpgradeResult;
 use crate::sys::Errno;
 use crate::sys::stream::Stream;
+use crate::ws::extensions::Agreement;
 
 /// Interim responses that are skipped before the answer must come (rule U8).
 const INTERIM_MAX: usize = 8;
@@ -32,6 +33,8 @@ pub enum Verdict {
         head_data: Vec<u8>,
         /// How much of it went out with the 101.
         sent: usize,
+        /// The extension that was agreed on, when the session will be inspected.
+        agreement: Option<Agreement>,
     },
     /// Something else, to be relayed as an ordinary response.
     Answer {
@@ -74,13 +77,17 @@ pub async fn read(
         match judged {
             Ok((_, Judgement::Interim)) => {}
             Ok((head, Judgement::Switch { protocol })) => {
+                let agreement = match request.agreement(&head) {
+                    Ok(agreement) => agreement,
+                    Err(rule) => return Err(broke(worker, facts, rule)),
+                };
                 let mut out = Vec::with_capacity(head_bytes.len() + 128 + input.bytes().len());
                 fields::write_switch(&head, &request.ask, &protocol, &mut out);
                 facts.status = Some(101);
                 if let Some(asked) = &mut facts.asked {
                     asked.upgrade = Some(protocol.into());
                 }
-                return switch(upstream, downstream, out, input).await;
+                return switch(upstream, downstream, out, input, agreement).await;
             }
             Ok((head, Judgement::Answer)) => {
                 let framing = match Framing::of_answer(&head, &request.method) {
@@ -106,6 +113,7 @@ async fn switch(
     downstream: &Stream,
     mut out: Vec<u8>,
     input: Input,
+    agreement: Option<Agreement>,
 ) -> Result<Verdict, Leave> {
     let head_len = out.len();
     out.extend_from_slice(input.bytes());
@@ -122,7 +130,8 @@ async fn switch(
         downstream.send_all(&out[sent..head_len]).await.map_err(gone)?;
         sent = head_len;
     }
-    Ok(Verdict::Switch { upstream, head_data: out[sent..].to_vec(), sent: sent - head_len })
+    let head_data = out[sent..].to_vec();
+    Ok(Verdict::Switch { upstream, head_data, sent: sent - head_len, agreement })
 }
 
 /// Reads one head. Watches the client meanwhile: a reset ends the exchange, what it sends stays unread.

@@ -5,13 +5,14 @@ mod support;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::Value;
 use support::backend::wait;
 use support::client::{Answer, field, upgrade_head};
 use support::exchange::{PIPELINED, drain, status, to_end};
-use support::{BOUND, Backend, Client, Gw};
+use support::{BOUND, Backend, Client, Gw, Program};
 
 /// A backend that grants what it is asked, with further lines in its 101, and tells the heads that it read.
 fn granting(lines: &'static str) -> (Backend, Receiver<String>) {
@@ -378,4 +379,28 @@ fn a_101_may_agree_only_to_extensions_that_were_forwarded() {
         gw.stop();
         backend.join();
     }
+}
+
+#[test]
+fn the_mode_can_be_asked_for_without_a_file() {
+    let (backend, _told) = granting("");
+    let to = backend.address.to_string();
+    for (flags, variable, expected) in [
+        (&["--mode", "inspect"][..], None, "inspect"),
+        (&["--to", &to, "--mode", "inspect"], None, "inspect"),
+        (&["--to", &to], Some("inspect"), "inspect"),
+        (&["--mode", "zero-copy"], Some("inspect"), "zero-copy"),
+        (&["--to", &to], None, "zero-copy"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_upsplice"));
+        command.args(["run", "--listen", "127.0.0.1:0", "--workers", "1"]).args(flags);
+        command.env_remove("UPSPLICE_MODE").env_remove("UPSPLICE_TO").env_remove("RUST_LOG");
+        command.envs(variable.map(|mode| ("UPSPLICE_MODE", mode)));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let program = Program::from_command(&mut command, 1, folder);
+        drop(Client::upgraded(program.address(), "/", "websocket"));
+        let line = program.session_line();
+        assert_eq!(mode_of(&line), (expected, "configured"), "{flags:?} {variable:?}");
+    }
+    backend.join();
 }

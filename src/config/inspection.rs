@@ -107,6 +107,16 @@ impl Default for MessageLimits {
     }
 }
 
+impl Depth {
+    /// The word in configuration and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Depth::Frames => "frames",
+            Depth::Payload => "payload",
+        }
+    }
+}
+
 impl Default for Inspection {
     fn default() -> Inspection {
         Inspection {

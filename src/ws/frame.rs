@@ -70,6 +70,16 @@ pub struct Scanner {
 }
 
 impl Opcode {
+    /// All, in the order of their counters.
+    pub const ALL: [Opcode; 6] = [
+        Opcode::Continuation,
+        Opcode::Text,
+        Opcode::Binary,
+        Opcode::Close,
+        Opcode::Ping,
+        Opcode::Pong,
+    ];
+
     /// The word in logs, metrics and the API.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -5,7 +5,9 @@ pub mod close;
 pub mod deflate;
 pub mod extensions;
 pub mod frame;
+pub mod inspect;
 pub mod mask;
+pub mod rate;
 pub mod rules;
 pub mod utf8;
 

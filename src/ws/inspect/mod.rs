@@ -1,0 +1,495 @@
+//! One direction of an inspected session: what of it may go on, what is wrong with it, what it says.
+//!
+//! Fed with what was received, in any pieces, an [`Inspector`] says of the front of it whether it may be forwarded
+//! as it is, is kept from the other side, or is not whole yet. Headers and control frames pass whole; the payload of
+//! data frames passes as it comes, once it was judged, and so the end of a message only when all of it was.
+
+mod events;
+mod inflating;
+
+use std::sync::Arc;
+
+pub use self::events::{Events, Piece, Sender, Whole};
+use self::inflating::Inflating;
+use super::close;
+use super::deflate::{Bounds, InflaterBudget};
+use super::extensions::Agreement;
+use super::frame::{Header, Message, Opcode, Scanner, Terms};
+use super::mask::unmask_into;
+use super::policy::{Deflate, Depth, Inspection};
+use super::rate::Rate;
+use super::rules::Rule;
+use super::utf8::Utf8;
+
+/// Bytes that are unmasked at a time.
+pub const PLAIN_BYTES: usize = 16 * 1024;
+/// Payload of our own pings: who answers it answers us.
+pub const PING_BYTES: usize = 8;
+
+/// What an [`Inspector`] borrows for a call.
+pub struct Tools<'t, E> {
+    /// The time, in nanoseconds since any fixed moment; only looked at if [`Inspector::needs_time`].
+    pub now: u64,
+    /// At least [`PLAIN_BYTES`].
+    pub plain: &'t mut [u8],
+    /// As large.
+    pub inflated: &'t mut [u8],
+    /// Who is told.
+    pub events: &'t mut E,
+}
+
+/// Follows one direction of a session.
+#[derive(Debug)]
+pub struct Inspector {
+    policy: Arc<Inspection>,
+    scanner: Scanner,
+    state: State,
+    close_passed: bool,
+    keeps_close: bool,
+    /// Whether what was passed ends where a frame does.
+    at_boundary: bool,
+    /// Header bytes of the present frame that were looked at and not passed yet.
+    header_left: u8,
+    frame: Frame,
+    /// The present message.
+    message: Option<Current>,
+    utf8: Utf8,
+    /// Bytes that were passed or dropped.
+    offset: u64,
+    rates: Option<Box<Rate>>,
+    inflating: Option<Box<Inflating>>,
+    /// Our own pings that the sender may answer: what they have in common, and how many there were.
+    pings: Option<[u8; PING_BYTES - 4]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// After its Close: nothing more is for the other side (RFC 6455 §5.5.1).
+    Closed,
+    /// Not followed any more.
+    Opaque,
+}
+
+/// What is known of the present data frame.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    fin: bool,
+    mask: Option<[u8; 4]>,
+    payload: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    kind: Message,
+    bytes: u64,
+    fragments: u32,
+    /// Whether its payload is read.
+    read: bool,
+}
+
+impl Inspector {
+    /// At the first frame of `sender`.
+    pub fn new(
+        policy: Arc<Inspection>,
+        sender: Sender,
+        agreement: Option<&Agreement>,
+        budget: &Arc<InflaterBudget>,
+    ) -> Inspector {
+        let terms = Terms { masked: sender == Sender::Client, compression: agreement.is_some() };
+        let inflates = policy.depth == Depth::Payload && policy.deflate == Deflate::SeeThrough;
+        let inflating = agreement.filter(|_| inflates).map(|agreement| {
+            Box::new(Inflating::new(
+                match sender {
+                    Sender::Client => agreement.client_no_context_takeover,
+                    Sender::Server => agreement.server_no_context_takeover,
+                },
+                Arc::clone(budget),
+            ))
+        });
+        Inspector {
+            rates: Rate::new(&policy.rates[usize::from(sender == Sender::Server)]),
+            policy,
+            scanner: Scanner::new(terms),
+            state: State::Open,
+            close_passed: false,
+            keeps_close: false,
+            at_boundary: true,
+            header_left: 0,
+            frame: Frame { fin: true, mask: None, payload: 0 },
+            message: None,
+            utf8: Utf8::new(),
+            offset: 0,
+            inflating,
+            pings: None,
+        }
+    }
+
+    /// Judges the front of `bytes`, which are not empty.
+    ///
+    /// # Errors
+    ///
+    /// The rule that is broken; nothing of `bytes` may go on.
+    pub fn next<E: Events>(
+        &mut self,
+        bytes: &[u8],
+        tools: &mut Tools<'_, E>,
+    ) -> Result<Piece, Rule> {
+        let piece = match self.state {
+            State::Closed => Piece::Drop(bytes.len()),
+            State::Opaque => Piece::Pass(bytes.len()),
+            State::Open if self.header_left > 0 => {
+                let header = usize::from(self.header_left).min(bytes.len());
+                self.header_left -= header as u8;
+                Piece::Pass(header)
+            }
+            State::Open if self.scanner.left() > 0 => {
+                let taken = part_of(bytes, self.scanner.left()).len();
+                self.payload(&bytes[..taken], tools)?;
+                Piece::Pass(taken)
+            }
+            State::Open => self.frame(bytes, tools)?,
+        };
+        if let Piece::Pass(passed) | Piece::Drop(passed) = piece {
+            self.offset += passed as u64;
+            self.at_boundary = self.scanner.left() == 0 && self.header_left == 0;
+        }
+        Ok(piece)
+    }
+
+    /// Looks at the header that `bytes` begin with, and enters its frame if that is a data frame whose payload need
+    /// not be looked at: so many bytes from here on may pass unseen, the header's among them. `None`: the bytes have
+    /// to be [judged](Inspector::next).
+    pub fn enter<E: Events>(
+        &mut self,
+        bytes: &[u8],
+        tools: &mut Tools<'_, E>,
+    ) -> Result<Option<u64>, Rule> {
+        if self.state != State::Open || !self.at_boundary {
+            return Ok(None);
+        }
+        let Some(header) = self.scanner.peek(bytes)? else { return Ok(None) };
+        let reads = self.will_read(&header, tools.events);
+        if reads || header.opcode.is_control() || self.wait(&header, tools.now)?.is_some() {
+            return Ok(None);
+        }
+        self.begin(&header, tools)?;
+        self.header_left = header.bytes as u8;
+        self.at_boundary = false;
+        Ok(Some(self.unseen()))
+    }
+
+    /// Bytes that may pass without being looked at: what is left of a frame that was entered.
+    pub fn unseen(&self) -> u64 {
+        match (self.state, &self.message) {
+            (State::Opaque, _) => u64::MAX,
+            (State::Open, Some(message)) if !message.read => {
+                self.scanner.left() + u64::from(self.header_left)
+            }
+            _ => 0,
+        }
+    }
+
+    /// So many of the [unseen](Inspector::unseen) bytes have passed.
+    pub fn passed<E: Events>(&mut self, bytes: u64, tools: &mut Tools<'_, E>) {
+        self.offset += bytes;
+        if self.state == State::Opaque {
+            return;
+        }
+        let header = bytes.min(u64::from(self.header_left));
+        self.header_left -= header as u8;
+        self.scanner.pass(bytes - header);
+        self.at_boundary = self.scanner.left() == 0 && self.header_left == 0;
+        if self.at_boundary {
+            let ended = self.frame_ended(tools);
+            debug_assert!(ended.is_ok(), "nothing was read that could be wrong");
+        }
+    }
+
+    /// Whether what was passed ends where a frame does: only there may a frame of ours follow.
+    pub fn is_at_boundary(&self) -> bool {
+        self.at_boundary && self.state != State::Opaque
+    }
+
+    /// Whether nothing more that comes is for the other side: after a Close.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// Whether its sender's Close has gone on to the other side.
+    pub fn has_passed_close(&self) -> bool {
+        self.close_passed
+    }
+
+    /// Its sender's Close is not for the other side, who is told otherwise.
+    pub fn keep_close(&mut self) {
+        self.keeps_close = true;
+    }
+
+    /// Bytes that were passed or dropped so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whether rates are limited.
+    pub fn needs_time(&self) -> bool {
+        self.rates.is_some()
+    }
+
+    /// Follows the direction no more: all that comes passes.
+    pub fn give_up(&mut self) {
+        self.state = State::Opaque;
+        self.inflating = None;
+    }
+
+    /// Nothing more that comes is for the other side.
+    pub fn shut(&mut self) {
+        self.state = State::Closed;
+        self.inflating = None;
+    }
+
+    /// Pongs with these first bytes answer pings of ours.
+    pub fn expect_pongs(&mut self, begin_with: [u8; PING_BYTES - 4]) {
+        self.pings = Some(begin_with);
+    }
+
+    /// Whether this side owes the answer to nothing: it is in no message. Between messages a session may go on
+    /// elsewhere without its inspector.
+    pub fn is_between_messages(&self) -> bool {
+        self.is_at_boundary() && self.scanner.message().is_none()
+    }
+
+    /// At the beginning of a frame.
+    fn frame<E: Events>(&mut self, bytes: &[u8], tools: &mut Tools<'_, E>) -> Result<Piece, Rule> {
+        let Some(header) = self.scanner.peek(bytes)? else { return Ok(Piece::More) };
+        self.check_size(&header)?;
+        if header.opcode.is_control() {
+            let payload = usize::try_from(header.payload).expect("at most 125 bytes");
+            let Some(payload) = bytes.get(header.bytes..header.bytes + payload) else {
+                return Ok(Piece::More);
+            };
+            return match self.wait(&header, tools.now)? {
+                Some(until) => Ok(Piece::Wait(until)),
+                None => self.control(&header, payload, tools),
+            };
+        }
+        if let Some(until) = self.wait(&header, tools.now)? {
+            return Ok(Piece::Wait(until));
+        }
+        self.begin(&header, tools)?;
+        let payload = part_of(&bytes[header.bytes..], header.payload);
+        self.payload(payload, tools)?;
+        Ok(Piece::Pass(header.bytes + payload.len()))
+    }
+
+    /// A control frame, which is there as a whole.
+    fn control<E: Events>(
+        &mut self,
+        header: &Header,
+        masked: &[u8],
+        tools: &mut Tools<'_, E>,
+    ) -> Result<Piece, Rule> {
+        let whole = header.bytes + masked.len();
+        let payload = &mut tools.plain[..masked.len()];
+        unmask_into(masked, header.mask.unwrap_or_default(), 0, payload);
+        let code = match header.opcode {
+            Opcode::Close => close::judge(payload)?,
+            _ => None,
+        };
+        self.pay(header, tools.now);
+        self.scanner.enter(header);
+        self.scanner.pass(header.payload);
+        let is_ours = header.opcode == Opcode::Pong
+            && payload.len() == PING_BYTES
+            && self.pings.is_some_and(|pings| payload.starts_with(&pings));
+        if is_ours {
+            return Ok(Piece::Drop(whole));
+        }
+        tools.events.frame(header);
+        if header.opcode == Opcode::Close {
+            tools.events.close(code);
+            self.shut();
+            if self.keeps_close {
+                return Ok(Piece::Drop(whole));
+            }
+            self.close_passed = true;
+        }
+        Ok(Piece::Pass(whole))
+    }
+
+    /// Enters a data frame whose header was judged.
+    fn begin<E: Events>(&mut self, header: &Header, tools: &mut Tools<'_, E>) -> Result<(), Rule> {
+        self.check_size(header)?;
+        self.pay(header, tools.now);
+        let read = self.will_read(header, tools.events);
+        self.scanner.enter(header);
+        let Header { fin, mask, payload, .. } = *header;
+        self.frame = Frame { fin, mask, payload };
+        match &mut self.message {
+            Some(message) => {
+                message.bytes += payload;
+                message.fragments = message.fragments.saturating_add(1);
+            }
+            None => {
+                let kind = Message { opcode: header.opcode, compressed: header.compressed };
+                self.message = Some(Current { kind, bytes: payload, fragments: 1, read });
+                self.utf8 = Utf8::new();
+            }
+        }
+        tools.events.frame(header);
+        Ok(())
+    }
+
+    /// Payload of the present data frame, perhaps none.
+    fn payload<E: Events>(&mut self, payload: &[u8], tools: &mut Tools<'_, E>) -> Result<(), Rule> {
+        let message = self.message.as_ref().expect("a data frame is of a message");
+        if message.read {
+            let position = self.frame.payload - self.scanner.left();
+            self.read(message.kind, payload, position, tools)?;
+        }
+        self.scanner.pass(payload.len() as u64);
+        if self.scanner.left() == 0 { self.frame_ended(tools) } else { Ok(()) }
+    }
+
+    /// Reads payload, from `position` in its frame on.
+    fn read<E: Events>(
+        &mut self,
+        kind: Message,
+        payload: &[u8],
+        position: u64,
+        tools: &mut Tools<'_, E>,
+    ) -> Result<(), Rule> {
+        let Tools { plain, inflated, events, .. } = tools;
+        let mut offset = (position % 4) as usize;
+        for piece in payload.chunks(PLAIN_BYTES) {
+            let plain: &[u8] = match self.frame.mask {
+                Some(mask) => {
+                    unmask_into(piece, mask, offset, &mut plain[..piece.len()]);
+                    offset = (offset + piece.len()) % 4;
+                    &plain[..piece.len()]
+                }
+                None => piece,
+            };
+            let utf8 = &mut self.utf8;
+            let mut look = |bytes: &[u8]| look_at(kind, bytes, utf8, &mut **events);
+            match self.inflating.as_deref_mut().and_then(Inflating::inflater) {
+                Some(inflater) if kind.compressed => {
+                    inflater.feed(plain, inflated, bounds(&self.policy), &mut look)?;
+                }
+                _ => look(plain)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The present data frame has passed.
+    fn frame_ended<E: Events>(&mut self, tools: &mut Tools<'_, E>) -> Result<(), Rule> {
+        if !self.frame.fin {
+            return Ok(());
+        }
+        let message = self.message.expect("a data frame is of a message");
+        let inflated = if message.read { self.message_read(message.kind, tools)? } else { None };
+        self.message = None;
+        let Current { kind: Message { opcode, .. }, bytes, fragments, .. } = message;
+        tools.events.message(&Whole { opcode, bytes, fragments, inflated });
+        Ok(())
+    }
+
+    /// The present message was read to its end; how long it is once inflated, if it was compressed.
+    fn message_read<E: Events>(
+        &mut self,
+        kind: Message,
+        tools: &mut Tools<'_, E>,
+    ) -> Result<Option<u64>, Rule> {
+        let mut length = None;
+        if kind.compressed
+            && let Some(inflater) = self.inflating.as_deref_mut().and_then(Inflating::inflater)
+        {
+            let Tools { inflated, events, .. } = tools;
+            let utf8 = &mut self.utf8;
+            let mut look = |bytes: &[u8]| look_at(kind, bytes, utf8, &mut **events);
+            length = Some(inflater.finish(inflated, bounds(&self.policy), &mut look)?);
+        }
+        if kind.opcode == Opcode::Text && !self.utf8.is_complete() {
+            return Err(Rule::Utf8);
+        }
+        Ok(length)
+    }
+
+    /// Whether the payload of the frame with this header is read.
+    fn will_read(&mut self, header: &Header, events: &impl Events) -> bool {
+        if let Some(message) = &self.message {
+            return message.read;
+        }
+        if self.policy.depth == Depth::Frames {
+            return false;
+        }
+        if !header.compressed {
+            return header.opcode == Opcode::Text || events.wants_payload();
+        }
+        self.inflating.as_deref_mut().is_some_and(Inflating::is_ready)
+    }
+
+    fn check_size(&self, header: &Header) -> Result<(), Rule> {
+        let limits = &self.policy.limits;
+        if header.opcode.is_control() {
+            return Ok(());
+        }
+        let (bytes, fragments) =
+            self.message.as_ref().map_or((0, 0), |message| (message.bytes, message.fragments));
+        if limits.frame_bytes_max.is_some_and(|max| header.payload > max) {
+            return Err(Rule::FrameBytes);
+        }
+        // A sum that no u64 holds is too much for any limit, and a message of so many bytes never ends.
+        let message = bytes.checked_add(header.payload).ok_or(Rule::MessageBytes)?;
+        if limits.message_bytes_max.is_some_and(|max| message > max) {
+            return Err(Rule::MessageBytes);
+        }
+        if limits.fragments_max.is_some_and(|max| fragments >= max) {
+            return Err(Rule::Fragments);
+        }
+        Ok(())
+    }
+
+    /// When the frame with this header may come, if it may not now.
+    fn wait(&self, header: &Header, now: u64) -> Result<Option<u64>, Rule> {
+        self.rates.as_deref().map_or(Ok(None), |rates| rates.wait(header, now))
+    }
+
+    fn pay(&mut self, header: &Header, now: u64) {
+        if let Some(rates) = self.rates.as_deref_mut() {
+            rates.take(header, now);
+        }
+    }
+}
+
+/// The first bytes of `bytes` that belong to a payload of which `left` is left.
+fn part_of(bytes: &[u8], left: u64) -> &[u8] {
+    &bytes[..usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len())]
+}
+
+/// Payload in the clear.
+fn look_at(
+    kind: Message,
+    bytes: &[u8],
+    utf8: &mut Utf8,
+    events: &mut impl Events,
+) -> Result<(), Rule> {
+    if kind.opcode == Opcode::Text {
+        utf8.feed(bytes).map_err(|_| Rule::Utf8)?;
+    }
+    if events.wants_payload() {
+        events.payload(bytes);
+    }
+    Ok(())
+}
+
+fn bounds(policy: &Inspection) -> Bounds {
+    Bounds {
+        inflated_bytes_max: policy.limits.inflated_bytes_max,
+        inflated_ratio_max: policy.limits.inflated_ratio_max,
+    }
+}
+
+#[cfg(test)]
+mod tests;

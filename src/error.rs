@@ -55,6 +55,10 @@ pub enum Kind {
     HalfCloseTimeout,
     /// The `drain` deadline, or a second signal.
     Stopped,
+    /// A side broke a rule of the inspected protocol, or a limit of the route; the word is the rule's.
+    Violation(&'static str),
+    /// A side did not answer a ping of ours.
+    HeartbeatTimeout,
     /// The engine cannot carry the session and `no_fallback` forbids another.
     EngineRefused,
     /// A system call failed; `call` is its man-page name.
@@ -116,6 +120,8 @@ impl Kind {
             Kind::IdleTimeout => "idle_timeout",
             Kind::HalfCloseTimeout => "half_close_timeout",
             Kind::Stopped => "stopped",
+            Kind::Violation(_) => "violation",
+            Kind::HeartbeatTimeout => "heartbeat_timeout",
             Kind::EngineRefused => "engine_refused",
             Kind::Io { .. } => "io",
         }
@@ -124,7 +130,7 @@ impl Kind {
     /// What `as_str` leaves out: the rule that refused, or the call that failed.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Kind::Refused(rule) => Some((*rule).to_owned()),
+            Kind::Refused(rule) | Kind::Violation(rule) => Some((*rule).to_owned()),
             Kind::Io { call, source } => Some(format!("{call}: {source}")),
             _ => None,
         }

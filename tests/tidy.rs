@@ -30,7 +30,7 @@ const DIRECTIONS: [(&str, &[&str]); 14] = [
     ("ws", &["error", "config"]),
     ("route", &["error", "config"]),
     ("error", &[]),
-    ("metrics", &["error"]),
+    ("metrics", &["ws", "error"]),
     ("config", &[]),
     ("sys", &[]),
 ];

@@ -4,6 +4,7 @@
 //! data path pays for no locked instruction and no shared cache line.
 
 mod labels;
+mod websocket;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 pub use self::labels::{Direction, Engine, Reason, Reasons, UpgradeResult};
+pub use self::websocket::{MESSAGE_BYTES, WayWebSocket, WebSocketCounters, WebSocketSnapshot};
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -56,6 +58,8 @@ pub struct Counters {
     pub pipes_free: Counter,
     /// Pipes that came smaller than 64 KiB and were refused.
     pub pipes_degraded: Counter,
+    /// What inspected sessions said.
+    pub websocket: WebSocketCounters,
     upgrades: [Counter; UpgradeResult::ALL.len()],
     bytes: [[Counter; 2]; Engine::ALL.len()],
     fallbacks: [Counter; Reason::ALL.len()],
@@ -131,6 +135,8 @@ pub struct Snapshot {
     pub paused: BTreeMap<&'static str, u64>,
     /// By direction: for how long, in seconds.
     pub paused_seconds: BTreeMap<&'static str, f64>,
+    /// What inspected sessions said.
+    pub websocket: WebSocketSnapshot,
 }
 
 impl Snapshot {
@@ -164,6 +170,7 @@ impl Snapshot {
         self.pipes_used += worker.pipes_used.get();
         self.pipes_free += worker.pipes_free.get();
         self.pipes_degraded += worker.pipes_degraded.get();
+        self.websocket.add(&worker.websocket);
         for result in UpgradeResult::ALL {
             *self.upgrades.entry(result.as_str()).or_default() +=
                 worker.upgrades[result as usize].get();

@@ -91,6 +91,9 @@ impl ReadyRelay {
 
     /// Takes bytes from the source; `None` when there is nothing to take now.
     fn fill(&mut self, direction: Direction) -> Result<Option<usize>, End> {
+        if self.framed.is_some() {
+            return self.fill_framed(direction);
+        }
         let (source, sink) = ends(&self.downstream, &self.upstream, direction);
         let way = &mut self.ways[direction as usize];
         let eager = std::mem::take(&mut way.eager);
@@ -104,7 +107,7 @@ impl ReadyRelay {
         };
         let mut engine = way.engine;
         let mut filled = match engine {
-            Engine::Splice => splice::fill(way, source, &self.kit),
+            Engine::Splice => splice::fill(way, source, &self.kit, u64::MAX),
             Engine::Copy => copy::fill(way, source, sink, &self.kit),
             Engine::Uring => unreachable!("a ring has a relay of its own"),
         };
@@ -114,6 +117,17 @@ impl ReadyRelay {
             engine = Engine::Copy;
             filled = copy::fill(&mut self.ways[direction as usize], source, sink, &self.kit);
         }
+        self.filled(direction, engine, filled, readable)
+    }
+
+    /// Takes in what a fill came to; how much it brought, `None` when there is nothing to take now.
+    pub(super) fn filled(
+        &mut self,
+        direction: Direction,
+        engine: Engine,
+        filled: Filled,
+        readable: Readable,
+    ) -> Result<Option<usize>, End> {
         let (source, _) = ends(&self.downstream, &self.upstream, direction);
         match filled {
             Filled::Bytes(bytes) | Filled::Last(bytes) => {
@@ -122,9 +136,8 @@ impl ReadyRelay {
                 }
                 self.kit.counters.moved(engine, direction, bytes);
                 self.live.took(direction, engine, bytes);
-                let way = &mut self.ways[direction as usize];
-                self.live.gave(direction, way.half.given());
-                if let Some(engine) = way.paced(bytes) {
+                self.tell_given(direction);
+                if let Some(engine) = self.ways[direction as usize].paced(bytes) {
                     self.kit.counters.switched(engine);
                     self.live.switched(direction);
                 }
@@ -157,8 +170,7 @@ impl ReadyRelay {
         };
         match moved {
             Moved::Bytes => {
-                let given = way.half.given();
-                self.live.gave(direction, given);
+                self.tell_given(direction);
                 self.unpause(direction);
                 Ok(true)
             }
@@ -216,7 +228,7 @@ impl ReadyRelay {
     }
 
     /// Nothing to fill. When the sink's own direction is over, nobody reads it: only this notices its reset.
-    fn watch_sink(&mut self, direction: Direction) {
+    pub(super) fn watch_sink(&mut self, direction: Direction) {
         if self.ways[direction.reverse() as usize].half.source_is_open() {
             return;
         }
@@ -287,7 +299,7 @@ impl ReadyRelay {
     }
 
     /// splice cannot do what was asked: note why, and go on by copy unless that is forbidden.
-    fn refused(&mut self, direction: Direction, reason: Reason) -> Result<(), End> {
+    pub(super) fn refused(&mut self, direction: Direction, reason: Reason) -> Result<(), End> {
         if self.live.met(direction, reason) {
             self.kit.counters.fallback(reason);
         }
@@ -299,6 +311,9 @@ impl ReadyRelay {
         let way = &mut self.ways[direction as usize];
         if splice::is_final(way, reason, spliced_before) {
             way.switch(Engine::Copy);
+            if let Some(framed) = &mut self.framed {
+                framed.never_splice(direction);
+            }
         }
         Ok(())
     }

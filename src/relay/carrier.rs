@@ -2,9 +2,12 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::uring::{Parts, RingRelay};
-use super::{Closing, Detached, Direction, Engine, Kit, Live, ReadyRelay, Reason, Turn, Way};
+use super::{
+    Closing, Detached, Direction, Engine, Framed, Kit, Live, ReadyRelay, Reason, Turn, Way,
+};
 use crate::error::{End, Kind, Side, Stage};
 use crate::sys::reactor::Reactor;
 use crate::sys::stream::Stream;
@@ -31,7 +34,7 @@ impl Relay {
     /// Joins two sockets that are registered with the kit's reactor already.
     pub fn join(downstream: Stream, upstream: Stream, mut ways: [Way; 2], kit: Rc<Kit>) -> Relay {
         let hub = match asks_for_ring(&ways) {
-            false => return Relay::from(ReadyRelay::join(downstream, upstream, ways, kit)),
+            false => return Relay::from(ReadyRelay::join(downstream, upstream, ways, None, kit)),
             true => kit.hub(),
         };
         match hub {
@@ -43,10 +46,21 @@ impl Relay {
             }
             Err(reason) => {
                 ways.iter_mut().for_each(|way| way.switch(Engine::Copy));
-                let relay = ReadyRelay::join(downstream, upstream, ways, Rc::clone(&kit));
+                let relay = ReadyRelay::join(downstream, upstream, ways, None, Rc::clone(&kit));
                 Relay::from(relay).without_ring(reason, &kit)
             }
         }
+    }
+
+    /// The same, following the frames of the session.
+    pub fn join_framed(
+        downstream: Stream,
+        upstream: Stream,
+        ways: [Way; 2],
+        framed: Box<Framed>,
+        kit: Rc<Kit>,
+    ) -> Relay {
+        Relay::from(ReadyRelay::join(downstream, upstream, ways, Some(framed), kit))
     }
 
     /// Goes on with `detached` in the worker of `kit`.
@@ -55,13 +69,13 @@ impl Relay {
     ///
     /// The sockets cannot be registered with the reactor: no memory, or no room in epoll.
     pub fn resume(mut detached: Detached, kit: Rc<Kit>) -> io::Result<Relay> {
-        let hub = match asks_for_ring(&detached.ways) {
+        let hub = match asks_for_ring(&detached.ways) && detached.framed.is_none() {
             false => return ReadyRelay::resume(detached, kit).map(Relay::from),
             true => kit.hub(),
         };
         match hub {
             Ok(hub) => {
-                let Detached { downstream, upstream, ways, carried, failure } = detached;
+                let Detached { downstream, upstream, ways, carried, failure, framed: _ } = detached;
                 let live = Rc::new(Live::resumed(carried));
                 if ways.iter().any(|way| !way.half.source_is_open()) {
                     live.set_half_closed();
@@ -90,6 +104,35 @@ impl Relay {
         match self.carrier {
             Carrier::Ready(relay) => relay.detach(),
             Carrier::Ring(relay) => relay.detach(),
+        }
+    }
+
+    /// What is known of its frames, in mode `inspect`.
+    pub fn framed(&self) -> Option<&Framed> {
+        match &self.carrier {
+            Carrier::Ready(relay) => relay.framed.as_deref(),
+            Carrier::Ring(_) => None,
+        }
+    }
+
+    /// When it wants a turn though its sockets may have no event; said once for each time.
+    pub fn take_alarm(&mut self) -> Option<Instant> {
+        match &mut self.carrier {
+            Carrier::Ready(relay) => relay.framed.as_deref_mut()?.take_alarm(),
+            Carrier::Ring(_) => None,
+        }
+    }
+
+    /// Ends an inspected session politely for `end`, with a Close of this code to both sides; its turns go on
+    /// until they had their time to answer.
+    ///
+    /// # Errors
+    ///
+    /// `end`, when the session is not inspected, so that nothing can be said.
+    pub fn leave(&mut self, end: End, code: u16) -> Result<(), End> {
+        match &mut self.carrier {
+            Carrier::Ready(relay) => relay.leave(end, code),
+            Carrier::Ring(_) => Err(end),
         }
     }
 

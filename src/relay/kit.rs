@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::framed::Scratch;
 use super::pool::{PipeBudget, PipePool};
 use super::splice;
 use super::uring::{self, hub::Hub};
@@ -24,6 +25,8 @@ pub struct Kit {
     pub reactor: Rc<Reactor>,
     pub(super) pool: RefCell<PipePool>,
     pub(super) buffer: RefCell<Box<[u8]>>,
+    /// For sessions that are inspected.
+    pub(super) scratch: RefCell<Option<Scratch>>,
     pub(super) counters: Arc<Counters>,
     pub(super) no_fallback: bool,
     ring: Setup,
@@ -45,6 +48,7 @@ impl Kit {
             reactor: Rc::new(Reactor::new()?),
             pool: RefCell::new(PipePool::new(budget, Arc::clone(&counters))),
             buffer: RefCell::new(vec![0; BUFFER_BYTES].into_boxed_slice()),
+            scratch: RefCell::default(),
             counters,
             no_fallback,
             ring: uring::SETUP,

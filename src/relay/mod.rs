@@ -16,6 +16,7 @@ pub mod pool;
 mod advance;
 mod carrier;
 mod copy;
+mod framed;
 mod kit;
 mod splice;
 mod uring;
@@ -28,6 +29,7 @@ use std::time::Instant;
 
 use self::advance::ends;
 pub use self::carrier::Relay;
+pub use self::framed::{Framed, Violation};
 use self::half::{Close, Step};
 pub use self::kit::Kit;
 pub use self::live::{Carried, Live};
@@ -46,6 +48,8 @@ struct ReadyRelay {
     ways: [Way; 2],
     /// The first failure of either direction: it is the one that is reported.
     failure: Option<Box<Failure>>,
+    /// What it knows of its frames, in mode `inspect`.
+    framed: Option<Box<Framed>>,
     live: Live,
     kit: Rc<Kit>,
 }
@@ -74,6 +78,8 @@ pub struct Detached {
     pub carried: [Carried; 2],
     /// A side that was reset already, and how: the other direction is still delivering.
     failure: Option<Box<Failure>>,
+    /// What it knows of its frames, in mode `inspect`.
+    framed: Option<Box<Framed>>,
 }
 
 /// The first thing that went wrong.
@@ -87,7 +93,7 @@ impl Detached {
     /// Two sockets, both `O_NONBLOCK`, that were joined just now.
     pub fn joined(downstream: OwnedFd, upstream: OwnedFd, ways: [Way; 2]) -> Detached {
         let carried = [&ways[0], &ways[1]].map(Way::begun);
-        Detached { downstream, upstream, ways, carried, failure: None }
+        Detached { downstream, upstream, ways, carried, failure: None, framed: None }
     }
 
     /// Lets `engine` carry both directions from here on.
@@ -100,14 +106,23 @@ impl Detached {
 
 impl ReadyRelay {
     /// Joins two sockets that are registered with the kit's reactor already.
-    fn join(downstream: Stream, upstream: Stream, ways: [Way; 2], kit: Rc<Kit>) -> ReadyRelay {
+    fn join(
+        downstream: Stream,
+        upstream: Stream,
+        mut ways: [Way; 2],
+        mut framed: Option<Box<Framed>>,
+        kit: Rc<Kit>,
+    ) -> ReadyRelay {
+        if let Some(framed) = &mut framed {
+            framed.attach(&mut ways);
+        }
         let live = Live::resumed([&ways[0], &ways[1]].map(Way::begun));
         let [mut to_upstream, mut to_downstream] = ways;
         // Readiness is as the exchange left it, but for an urgent byte: short reads stop there too.
         to_upstream.eager = downstream.at_urgent_mark();
         to_downstream.eager = upstream.at_urgent_mark();
         let ways = [to_upstream, to_downstream];
-        ReadyRelay { downstream, upstream, ways, failure: None, live, kit }
+        ReadyRelay { downstream, upstream, ways, failure: None, framed, live, kit }
     }
 
     /// Goes on with `detached` in the worker of `kit`.
@@ -116,7 +131,7 @@ impl ReadyRelay {
     ///
     /// The sockets cannot be registered with the reactor: no memory, or no room in epoll.
     fn resume(detached: Detached, kit: Rc<Kit>) -> io::Result<ReadyRelay> {
-        let Detached { downstream, upstream, mut ways, carried, failure } = detached;
+        let Detached { downstream, upstream, mut ways, carried, failure, mut framed } = detached;
         let downstream = Stream::new(downstream, &kit.reactor)?;
         let upstream = Stream::new(upstream, &kit.reactor)?;
         let live = Live::resumed(carried);
@@ -129,7 +144,10 @@ impl ReadyRelay {
                 kit.pool.borrow().adopted();
             }
         }
-        Ok(ReadyRelay { downstream, upstream, ways, failure, live, kit })
+        if let Some(framed) = &mut framed {
+            framed.forget_alarms();
+        }
+        Ok(ReadyRelay { downstream, upstream, ways, failure, framed, live, kit })
     }
 
     /// The session with this key is told of events, and nobody else.
@@ -143,7 +161,7 @@ impl ReadyRelay {
         for direction in Direction::BOTH {
             self.unpause(direction);
         }
-        let ReadyRelay { downstream, upstream, ways, failure, live, kit } = self;
+        let ReadyRelay { downstream, upstream, ways, failure, framed, live, kit } = self;
         for way in &ways {
             if way.pipe.is_some() {
                 kit.pool.borrow().lost();
@@ -156,6 +174,7 @@ impl ReadyRelay {
             ways,
             carried,
             failure,
+            framed,
         }
     }
 
@@ -179,6 +198,10 @@ impl ReadyRelay {
     /// nothing left to deliver.
     pub fn turn(&mut self) -> Turn {
         let mut spent = false;
+        if let Some(framed) = &mut self.framed {
+            framed.begin_turn();
+            self.beat();
+        }
         loop {
             let before = self.closings();
             for direction in Direction::BOTH {
@@ -190,9 +213,10 @@ impl ReadyRelay {
             if let Some(end) = self.end() {
                 return Turn::Over(end);
             }
+            let said = self.framed.is_some() && self.go_on_ending();
             // What ends one direction concerns the other, which may have been looked at before: it has to
             // watch its sink from now on, or to read what a broken side sent earlier.
-            if before == self.closings() {
+            if before == self.closings() && !said {
                 break;
             }
         }
@@ -221,7 +245,26 @@ impl ReadyRelay {
     /// Whether the session is over, and how.
     fn end(&mut self) -> Option<End> {
         let steps = [&self.ways[0], &self.ways[1]].map(|way| way.half.step());
-        outcome(steps, &mut self.failure)
+        let over = outcome(steps, &mut self.failure);
+        // Whoever ended it first is whose doing it was.
+        self.ended(over.is_some()).or(over)
+    }
+
+    fn framed_mut(&mut self) -> &mut Framed {
+        self.framed.as_deref_mut().expect("an inspected session knows its frames")
+    }
+
+    /// Says how much the sink took, frames of our own aside.
+    fn tell_given(&mut self, direction: Direction) {
+        let given = self.ways[direction as usize].half.given();
+        let given = match &self.framed {
+            None => given,
+            Some(framed) => {
+                let told = self.live.carried(direction).given;
+                given.saturating_sub(framed.injected(direction)).max(told)
+            }
+        };
+        self.live.gave(direction, given);
     }
 
     /// Bytes that nobody will get count as discarded, so that the sums balance at the end (rule R20).

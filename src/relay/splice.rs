@@ -18,14 +18,15 @@ const FULL_FILLS_MAX: u8 = 16;
 /// Refusals of one kind in a row that end the tries: the next fills go by copy.
 const REFUSALS_MAX: u8 = 3;
 
-/// Moves bytes from `source` into a pipe of the pool; keeps the pipe only while bytes are in it.
-pub(super) fn fill(way: &mut Way, source: &Stream, kit: &Kit) -> Filled {
+/// Moves at most `max` bytes from `source` into a pipe of the pool; keeps the pipe only while bytes are in it.
+pub(super) fn fill(way: &mut Way, source: &Stream, kit: &Kit, max: u64) -> Filled {
     let wide = way.full_fills >= FULL_FILLS_FOR_WIDE;
     let pipe = match kit.pool.borrow_mut().take(wide) {
         Ok(pipe) => pipe,
         Err(reason) => return Filled::Refused(reason),
     };
-    let answer = splice(source.as_fd(), pipe.pipe.write_end(), FILL_BYTES_MAX);
+    let len = usize::try_from(max).unwrap_or(FILL_BYTES_MAX).min(FILL_BYTES_MAX);
+    let answer = splice(source.as_fd(), pipe.pipe.write_end(), len);
     if let Ok(bytes) = answer
         && let Some(bytes) = NonZeroU64::new(bytes as u64)
     {

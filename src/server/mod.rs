@@ -114,6 +114,7 @@ impl Gateway {
             routes: Arc::new(Routes::new(&config.routes)),
             carriage: carriage.into(),
             budget: PipeBudget::new(probe.pipe_budget_pages() * probe.pipes.page_bytes),
+            inflaters: Arc::default(),
             counters: Arc::clone(&counters),
             local_ports: bound.addresses.iter().map(BoundAddress::port).collect(),
             controls: controllers.clone().into(),

@@ -28,6 +28,7 @@ use crate::session::registry::{Order, Registry};
 use crate::session::worker::{Carriage, Page, Worker};
 use crate::sys::net::Acceptor;
 use crate::sys::reactor::{Reactor, park_current};
+use crate::ws::deflate::InflaterBudget;
 
 /// How long a worker that was told to stop waits for its sessions to say so.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub routes: Arc<Routes>,
     pub carriage: Arc<[Carriage]>,
     pub budget: Arc<PipeBudget>,
+    pub inflaters: Arc<InflaterBudget>,
     pub counters: Arc<[Arc<Counters>]>,
     pub controls: Arc<[Controller]>,
     pub loads: Arc<Loads>,
@@ -108,6 +110,11 @@ async fn serve(
     let watching = tokio::task::spawn_local(async move {
         watcher.registry.watch_progress(&watcher.kit.reactor).await
     });
+    let clock = Rc::clone(worker);
+    let alarming =
+        tokio::task::spawn_local(
+            async move { clock.registry.watch_alarms(&clock.kit.reactor).await },
+        );
     let accepting = acceptors.iter().enumerate().map(|(index, acceptor)| {
         let index = u16::try_from(index).expect("the configuration bounds the listeners");
         let accept =
@@ -121,7 +128,7 @@ async fn serve(
     let balancing = worker
         .balances
         .then(|| tokio::task::spawn_local(async move { balance::rebalance(&balancer).await }));
-    let mut servants = Servants { accepting, acceptors, watching, carrying, balancing };
+    let mut servants = Servants { accepting, acceptors, watching, alarming, carrying, balancing };
     let mut deadline = None;
     loop {
         match next_control(worker, &mut control, deadline, &mut servants).await {
@@ -156,6 +163,7 @@ async fn serve(
     // What has not ended by now is dropped with the runtime.
     let _ = worker.kit.reactor.timeout(STOP_GRACE, quiet).await;
     servants.watching.abort();
+    servants.alarming.abort();
     servants.carrying.abort();
     if let Some(balancing) = servants.balancing {
         balancing.abort();
@@ -168,6 +176,7 @@ struct Servants {
     accepting: Vec<JoinHandle<()>>,
     acceptors: Vec<Rc<Acceptor>>,
     watching: JoinHandle<()>,
+    alarming: JoinHandle<()>,
     carrying: JoinHandle<()>,
     /// Where there are others to balance with.
     balancing: Option<JoinHandle<()>>,
@@ -181,8 +190,9 @@ impl Servants {
     /// Lets a panic of one of them be the worker's: without it connections would wait in a queue that
     /// nobody empties, or idle sessions live for ever, and nobody would know.
     fn poll_panic(&mut self, cx: &mut Context<'_>) {
-        let others =
-            [&mut self.watching, &mut self.carrying].into_iter().chain(&mut self.balancing);
+        let others = [&mut self.watching, &mut self.alarming, &mut self.carrying]
+            .into_iter()
+            .chain(&mut self.balancing);
         for task in self.accepting.iter_mut().chain(others) {
             if let Poll::Ready(ended) = Pin::new(task).poll(cx) {
                 match ended {
@@ -267,6 +277,7 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
         routes,
         carriage,
         budget,
+        inflaters,
         counters: all,
         controls,
         local_ports,
@@ -292,6 +303,7 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
         routes,
         carriage,
         counters,
+        inflaters,
         registry: Registry::default(),
         log,
         hand_over: Box::new(move |to, moved| match controls.get(to) {

@@ -4,6 +4,7 @@
 use super::facts::Facts;
 use super::mode;
 use super::worker::Worker;
+use crate::config::inspection::Deflate;
 use crate::config::{Mode, Route};
 use crate::http::head::RequestHead;
 use crate::http::origin;
@@ -53,12 +54,20 @@ pub fn admit(
     let mut extensions = None;
     if chosen.mode == Mode::Inspect {
         let lines = head.fields().all("sec-websocket-extensions");
-        let offer = extensions::Offer::read(lines, route.inspection.deflate)
+        let offer = extensions::Offer::read(lines, deflate(worker, route))
             .map_err(|rule| Refusal::new(400, rule))?;
         ask.offer_extensions(offer.field());
         extensions = Some(offer);
     }
     Ok(Admitted { ask, extensions })
+}
+
+/// What becomes of an offer of compression: taken out when there will be no inflater to see through it.
+fn deflate(worker: &Worker, route: &Route) -> Deflate {
+    match route.inspection.deflate {
+        Deflate::SeeThrough if worker.inflaters.is_near_full() => Deflate::Strip,
+        policy => policy,
+    }
 }
 
 fn policy<'r>(worker: &Worker, route: &'r Route, mode: Mode) -> Policy<'r> {

@@ -92,7 +92,10 @@ fn turn(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
 fn obey_or_move(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
     match seat.take_order() {
         Some(Order::End(kind)) => {
-            return end(worker, key, &End::new(Side::Proxy, Stage::Relay, kind));
+            let how = End::new(Side::Proxy, Stage::Relay, kind);
+            if let Err(how) = leave_politely(seat, how) {
+                return end(worker, key, &how);
+            }
         }
         Some(Order::Move(to)) => return move_to(worker, key, to),
         None => {}
@@ -101,9 +104,12 @@ fn obey_or_move(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
         let before = relay.live().progress();
         let turned = relay.turn();
         seat.turned(relay.live().progress().wrapping_sub(before) / 2);
-        (turned, relay.live().half_closed())
+        (turned, relay.live().half_closed(), relay.take_alarm())
     });
-    let Some((turned, half_closed)) = turned else { return };
+    let Some((turned, half_closed, alarm)) = turned else { return };
+    if let Some(at) = alarm {
+        worker.registry.alarm(key, at);
+    }
     if half_closed {
         worker.registry.half_closed(key, seat, || worker.windows(seat.route()));
     }
@@ -111,6 +117,19 @@ fn obey_or_move(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
         Turn::Waiting => {}
         Turn::Spent => worker.registry.enqueue(key),
         Turn::Over(how) => end(worker, key, &how),
+    }
+}
+
+/// RFC 6455 §7.4.1: going away.
+const GOING_AWAY: u16 = 1001;
+
+/// Lets an inspected session tell both sides that it ends, where there is time for that.
+fn leave_politely(seat: &Seat, how: End) -> Result<(), End> {
+    match how.kind {
+        Kind::IdleTimeout => {
+            seat.with_relay(|relay| relay.leave(how, GOING_AWAY)).unwrap_or(Ok(()))
+        }
+        _ => Err(how),
     }
 }
 

@@ -8,7 +8,7 @@ use super::facts::Facts;
 use super::worker::Worker;
 use crate::error::End;
 use crate::metrics::{Direction, Engine, Reasons};
-use crate::relay::{Carried, Relay};
+use crate::relay::{Carried, Framed, Relay};
 
 /// Fields in the order in which a person reads them; absent ones are left out.
 #[derive(Serialize)]
@@ -72,6 +72,22 @@ struct RelayPart {
     paused: u64,
     engine_switches: u64,
     fallback: Vec<&'static str>,
+    #[serde(flatten)]
+    inspected: Option<InspectedPart>,
+}
+
+/// What only an inspected session has.
+#[derive(Serialize)]
+struct InspectedPart {
+    inspect: &'static str,
+    /// Bytes that were not for the other side: after a Close, of a violation, answers to our own pings.
+    bytes_dropped: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    violation: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    violation_direction: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    violation_offset: Option<u64>,
 }
 
 /// Writes the line of a session that has ended. `relay` is there when it was joined.
@@ -150,6 +166,20 @@ impl RelayPart {
             paused: sum(|carried| u64::from(carried.paused)),
             engine_switches: sum(|carried| u64::from(carried.switches)),
             fallback: reasons.iter().map(|reason| reason.as_str()).collect(),
+            inspected: relay.framed().map(InspectedPart::new),
+        }
+    }
+}
+
+impl InspectedPart {
+    fn new(framed: &Framed) -> InspectedPart {
+        let violation = framed.violation();
+        InspectedPart {
+            inspect: framed.policy().depth.as_str(),
+            bytes_dropped: Direction::BOTH.into_iter().map(|way| framed.dropped(way)).sum(),
+            violation: violation.map(|violation| violation.rule.as_str()),
+            violation_direction: violation.map(|violation| violation.direction.as_str()),
+            violation_offset: violation.map(|violation| violation.offset),
         }
     }
 }

@@ -33,13 +33,11 @@ use std::time::Instant;
 use self::facts::Facts;
 use self::response::Verdict;
 use self::worker::{Open, Worker};
-use crate::config::inspection::Inspection;
 use crate::error::{End, Kind, Side, Stage};
 use crate::http::reject;
 use crate::metrics::{Direction, Engine, UpgradeResult};
-use crate::relay::{Relay, Way};
+use crate::relay::{Framed, Relay, Way};
 use crate::sys::stream::Stream;
-use crate::ws::extensions::Agreement;
 
 /// Carries an accepted connection to its end, or to the relay that goes on with it.
 pub async fn run(open: Open, socket: OwnedFd, peer: Option<SocketAddr>, listener: u16) {
@@ -91,13 +89,13 @@ impl Leave {
 /// From the first byte to two sockets that can be joined.
 async fn exchange(worker: &Worker, facts: &mut Facts, downstream: Stream) -> Result<Relay, End> {
     match switch(worker, facts, &downstream).await {
-        Ok(Switched { upstream, to_upstream, to_downstream, inspect }) => {
-            if let Some(InspectPlan { inspection, agreement }) = &inspect {
-                let depth = inspection.depth;
-                tracing::debug!(session = %facts.id, ?depth, ?agreement, "to be inspected");
-            }
+        Ok(Switched { upstream, to_upstream, to_downstream, framed }) => {
             let ways = [to_upstream, to_downstream];
-            Ok(Relay::join(downstream, upstream, ways, Rc::clone(&worker.kit)))
+            let kit = Rc::clone(&worker.kit);
+            Ok(match framed {
+                Some(framed) => Relay::join_framed(downstream, upstream, ways, framed, kit),
+                None => Relay::join(downstream, upstream, ways, kit),
+            })
         }
         Err(Leave { end, parting }) => {
             let reactor = &worker.kit.reactor;
@@ -120,16 +118,8 @@ struct Switched {
     upstream: Stream,
     to_upstream: Way,
     to_downstream: Way,
-    /// What it is inspected by, in mode `inspect`.
-    inspect: Option<InspectPlan>,
-}
-
-/// What an inspected session is inspected by.
-struct InspectPlan {
-    /// What its route asks.
-    inspection: Arc<Inspection>,
-    /// The compression that both sides agreed on, through us.
-    agreement: Option<Agreement>,
+    /// What follows its frames, in mode `inspect`.
+    framed: Option<Box<Framed>>,
 }
 
 /// The exchange proper: read head, route, connect, send head, read answer, judge it.
@@ -165,21 +155,26 @@ async fn switch(
 
     match verdict {
         Verdict::Switch { upstream, head_data, sent, agreement } => {
-            let inspect = request.is_inspected().then(|| {
-                let route = &worker.config.routes[request.route];
-                InspectPlan { inspection: Arc::clone(&route.inspection), agreement }
-            });
             worker.counters.upgrade(UpgradeResult::Switched);
             facts.handshake = Some(facts.accepted.elapsed());
             let carriage = worker.carriage[request.route];
-            let to_upstream = carriage.way(request.head_data(), 0);
-            let to_downstream = carriage.way(head_data, sent);
+            let route = &worker.config.routes[request.route];
+            let is_inspected = request.is_inspected();
+            let mut head_data = [request.head_data(), head_data];
+            let framed = is_inspected.then(|| {
+                let head_data = std::mem::take(&mut head_data);
+                let policy = Arc::clone(&route.inspection);
+                Box::new(Framed::new(policy, agreement.as_ref(), &worker.inflaters, head_data))
+            });
+            let [to_upstream, to_downstream] = head_data;
+            let to_upstream = carriage.way(to_upstream, 0);
+            let to_downstream = carriage.way(to_downstream, sent);
             for (way, direction) in [&to_upstream, &to_downstream].into_iter().zip(Direction::BOTH)
             {
                 let half = way.half();
                 worker.counters.moved(Engine::Copy, direction, half.given() + half.held());
             }
-            Ok(Switched { upstream, to_upstream, to_downstream, inspect })
+            Ok(Switched { upstream, to_upstream, to_downstream, framed })
         }
         Verdict::Answer { upstream, answer } => {
             worker.counters.upgrade(UpgradeResult::Answered);

@@ -83,6 +83,8 @@ pub struct SessionView {
 pub struct Registry {
     seats: RefCell<Slab<Rc<Seat>>>,
     timers: Timers,
+    /// When sessions want a turn though nothing happened to their sockets.
+    alarms: Timers,
     /// Keys of the sessions that have something to do.
     queue: RefCell<Vec<usize>>,
     /// The same, of those whose turns are long: they have them one at a time, so that the others wait for one
@@ -223,9 +225,7 @@ impl Registry {
             seat.order.set(Some(Box::new(order)));
         }
         self.enqueue(key);
-        if let Some(bell) = &*self.bell.borrow() {
-            bell.wake_by_ref();
-        }
+        self.ring_bell();
     }
 
     /// One side has ended: the shorter timer counts from now on. Costs nothing when it is known already.
@@ -314,6 +314,30 @@ impl Registry {
             half_closed: seat.watches_half_close.get(),
         };
         self.seats.borrow().iter().map(|(_, seat)| view(seat)).collect()
+    }
+
+    /// The session wants a turn then. Whoever has its seat by then has one more than it needs.
+    pub fn alarm(&self, key: usize, at: Instant) {
+        let seats = self.seats.borrow();
+        if self.alarms.entries() > 2 * seats.len() + VOID_ENTRIES_MAX {
+            self.alarms.retain(|due| seats.contains(due.seat));
+        }
+        self.alarms.set(Due { at, seat: key, serial: 0 });
+    }
+
+    /// Gives sessions the turns that they asked for, for as long as the worker runs.
+    pub async fn watch_alarms(&self, reactor: &Rc<Reactor>) {
+        loop {
+            let due = self.alarms.next(reactor).await;
+            self.enqueue(due.seat);
+            self.ring_bell();
+        }
+    }
+
+    fn ring_bell(&self) {
+        if let Some(bell) = &*self.bell.borrow() {
+            bell.wake_by_ref();
+        }
     }
 
     /// Looks at each session's progress when it is due, for as long as the worker runs.

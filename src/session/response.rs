@@ -87,7 +87,8 @@ pub async fn read(
                 if let Some(asked) = &mut facts.asked {
                     asked.upgrade = Some(protocol.into());
                 }
-                return switch(upstream, downstream, out, input, agreement).await;
+                let judged_first = request.is_inspected();
+                return switch(upstream, downstream, out, input, judged_first, agreement).await;
             }
             Ok((head, Judgement::Answer)) => {
                 let framing = match Framing::of_answer(&head, &request.method) {
@@ -107,12 +108,14 @@ pub async fn read(
 }
 
 /// Sends the 101 with the upstream's head data behind it, in one write where the socket takes it (rule U9).
-/// The rest of the head is waited for; the rest of the head data is for the relay.
+/// The rest of the head is waited for; the rest of the head data is for the relay. So is all of it when it has to be
+/// judged first.
 async fn switch(
     upstream: Stream,
     downstream: &Stream,
     mut out: Vec<u8>,
     input: Input,
+    judged_first: bool,
     agreement: Option<Agreement>,
 ) -> Result<Verdict, Leave> {
     let head_len = out.len();
@@ -121,7 +124,8 @@ async fn switch(
         end: End::io(Side::Downstream, Stage::Response, "send", error),
         parting: Parting::Quiet,
     };
-    let mut sent = match downstream.send(&out) {
+    let at_once = if judged_first { head_len } else { out.len() };
+    let mut sent = match downstream.send(&out[..at_once]) {
         Ok(sent) => sent,
         Err(error) if matches!(Errno::of(&error), Errno::Again | Errno::Interrupted) => 0,
         Err(error) => return Err(gone(error)),

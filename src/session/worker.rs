@@ -15,6 +15,7 @@ use crate::metrics::{Counters, Engine};
 use crate::relay::{Kit, Way};
 use crate::route::Routes;
 use crate::sys::net::TcpOptions;
+use crate::ws::deflate::InflaterBudget;
 
 /// Answers a request that asks for no upgrade with a complete response.
 pub type Page = Box<dyn Fn(&str, &str) -> Vec<u8>>;
@@ -47,6 +48,8 @@ pub struct Worker {
     pub counters: Arc<Counters>,
     /// What its relays share.
     pub kit: Rc<Kit>,
+    /// How many inflaters there may be, of all workers.
+    pub inflaters: Arc<InflaterBudget>,
     /// Its live sessions.
     pub registry: Registry,
     /// Where its log lines go.

@@ -70,6 +70,13 @@ impl Stream {
         })
     }
 
+    /// As [`recv`](Stream::recv), and leaves the bytes where they are (`MSG_PEEK`).
+    pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+        // SAFETY: the kernel writes at most `buf.len()` bytes to `buf`, which we borrow mutably.
+        cvt(unsafe { libc::recv(self.raw(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+    }
+
     /// send(2) without SIGPIPE.
     pub fn send(&self, buf: &[u8]) -> io::Result<usize> {
         // SAFETY: the kernel only reads `buf.len()` bytes of `buf`, borrowed for the call.

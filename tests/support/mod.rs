@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod client;
 pub mod exchange;
+pub mod frames;
 pub mod gateway;
 pub mod process;
 pub mod stream;

@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 
 use super::advance::{Filled, Moved};
 use super::kit::Kit;
+use super::pool::{PIPE_BYTES_MIN, WIDE_PIPE_BYTES};
 use super::way::Way;
 use crate::metrics::Reason;
 use crate::sys::splice::{FILL_BYTES_MAX, splice};
@@ -18,6 +19,12 @@ const FULL_FILLS_MAX: u8 = 16;
 /// Refusals of one kind in a row that end the tries: the next fills go by copy.
 const REFUSALS_MAX: u8 = 3;
 
+/// So many bytes the next fill of this direction could take.
+pub(super) fn worth_filling(way: &Way) -> u64 {
+    let wide = way.full_fills >= FULL_FILLS_FOR_WIDE;
+    u64::from(if wide { WIDE_PIPE_BYTES } else { PIPE_BYTES_MIN })
+}
+
 /// Moves at most `max` bytes from `source` into a pipe of the pool; keeps the pipe only while bytes are in it.
 pub(super) fn fill(way: &mut Way, source: &Stream, kit: &Kit, max: u64) -> Filled {
     let wide = way.full_fills >= FULL_FILLS_FOR_WIDE;
@@ -31,7 +38,7 @@ pub(super) fn fill(way: &mut Way, source: &Stream, kit: &Kit, max: u64) -> Fille
         && let Some(bytes) = NonZeroU64::new(bytes as u64)
     {
         way.half.filled(bytes);
-        way.full_fills = if bytes.get() >= u64::from(super::pool::PIPE_BYTES_MIN) {
+        way.full_fills = if bytes.get() >= u64::from(PIPE_BYTES_MIN) {
             (way.full_fills + 1).min(FULL_FILLS_MAX)
         } else {
             way.full_fills.saturating_sub(1)

@@ -30,6 +30,27 @@ pub fn unread_bytes(socket: BorrowedFd<'_>) -> Option<usize> {
     ioctl_int(socket, libc::FIONREAD).ok().and_then(|bytes| usize::try_from(bytes).ok())
 }
 
+/// Where the next `MSG_PEEK` looks: so many bytes behind the front of what is queued, `None` at the front as ever
+/// (`SO_PEEK_OFF`; Unix sockets since Linux 3.4, TCP over IPv4 since 6.9, over IPv6 since 6.11).
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` where the kernel is older.
+pub fn set_peek_offset(socket: BorrowedFd<'_>, offset: Option<u32>) -> io::Result<()> {
+    let offset: libc::c_int = offset.map_or(Ok(-1), TryInto::try_into).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the kernel reads an int from `offset`, which lives for the call.
+    let ret = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEEK_OFF,
+            (&raw const offset).cast(),
+            mem::size_of_val(&offset) as libc::socklen_t,
+        )
+    };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Takes the pending error off the socket (`SO_ERROR`): a later read or splice will not report it again.
 pub fn take_error(socket: BorrowedFd<'_>) -> Option<io::Error> {
     let mut errno: libc::c_int = 0;

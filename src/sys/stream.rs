@@ -77,6 +77,23 @@ impl Stream {
         cvt(unsafe { libc::recv(self.raw(), buf.as_mut_ptr().cast(), buf.len(), flags) })
     }
 
+    /// As [`peek`](Stream::peek), so many bytes behind the front. To be followed by
+    /// [`peek_at_front`](Stream::peek_at_front) in the end.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: this kernel cannot; `EAGAIN`: nothing is there yet.
+    pub fn peek_behind(&self, offset: u32, buf: &mut [u8]) -> io::Result<usize> {
+        sockopt::set_peek_offset(self.as_fd(), Some(offset))?;
+        self.peek(buf)
+    }
+
+    /// From here on [`peek`](Stream::peek) looks at the front again.
+    pub fn peek_at_front(&self) {
+        // Only a kernel that has never looked elsewhere can refuse.
+        let _ = sockopt::set_peek_offset(self.as_fd(), None);
+    }
+
     /// send(2) without SIGPIPE.
     pub fn send(&self, buf: &[u8]) -> io::Result<usize> {
         // SAFETY: the kernel only reads `buf.len()` bytes of `buf`, borrowed for the call.

@@ -17,6 +17,9 @@ use crate::ws::rules::Rule;
 /// So much of a frame is worth leaving in the kernel.
 const UNSEEN_FROM: u64 = SPLICE_FROM as u64;
 
+/// Headers that are looked at for one fill: what is not there yet cannot be looked at, so there is no end else.
+const HEADERS_AHEAD_MAX: usize = 64;
+
 /// What a look at a source came to.
 struct Looked {
     /// What went on from it, as of any fill.
@@ -95,7 +98,7 @@ impl ReadyRelay {
         let following = &mut framed.ways[direction as usize];
         let way = &mut self.ways[direction as usize];
         let may_splice = may_splice && following.may_splice && following.held.is_empty();
-        if may_splice && following.has_unseen(source, &mut tools) {
+        if may_splice && following.has_unseen(source, splice::worth_filling(way), &mut tools) {
             way.engine = Engine::Splice;
             return following.splice(way, source, &self.kit, &mut tools);
         }
@@ -109,9 +112,14 @@ impl ReadyRelay {
 }
 
 impl Following {
-    /// Whether enough of what comes next may stay in the kernel. The header of a frame is looked at where it is,
-    /// if the last frame was a large one: what was received with a small one would be copied.
-    fn has_unseen(&mut self, source: &Stream, tools: &mut Tools<'_, Teller<'_>>) -> bool {
+    /// Whether enough of what comes next may stay in the kernel. Headers are looked at where they are, if the last
+    /// frame was a large one: what is received with a small one has to be copied.
+    fn has_unseen(
+        &mut self,
+        source: &Stream,
+        wanted: u64,
+        tools: &mut Tools<'_, Teller<'_>>,
+    ) -> bool {
         if self.large && self.inspector.unseen() == 0 {
             let mut header = [0; HEADER_BYTES_MAX];
             if let Ok(peeked) = source.peek(&mut header)
@@ -124,7 +132,31 @@ impl Following {
                 };
             }
         }
+        let unseen = self.inspector.unseen();
+        if self.large && self.looks_ahead && unseen > 0 && unseen < wanted {
+            self.look_ahead(source, wanted, tools);
+        }
         self.inspector.unseen() >= UNSEEN_FROM
+    }
+
+    /// Looks at the headers behind what may pass already, so that one fill takes several frames.
+    fn look_ahead(&mut self, source: &Stream, wanted: u64, tools: &mut Tools<'_, Teller<'_>>) {
+        let mut header = [0; HEADER_BYTES_MAX];
+        for _ in 0..HEADERS_AHEAD_MAX {
+            let unseen = self.inspector.unseen();
+            if unseen >= wanted {
+                break;
+            }
+            match source.peek_behind(unseen as u32, &mut header) {
+                Ok(peeked) if self.inspector.enter_next(&header[..peeked], tools) => {}
+                Ok(_) => break,
+                Err(error) => {
+                    self.looks_ahead = Errno::of(&error) == Errno::Again;
+                    break;
+                }
+            }
+        }
+        source.peek_at_front();
     }
 
     fn splice(

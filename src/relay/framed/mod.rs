@@ -60,6 +60,8 @@ struct Following {
     may_splice: bool,
     /// The last data frame was worth a splice: look at the next header before receiving.
     large: bool,
+    /// The kernel lets headers be looked at that are not at the front.
+    looks_ahead: bool,
     /// Frames of our own that went this way, in bytes.
     injected: u64,
     /// Bytes that were not for the other side.
@@ -99,6 +101,7 @@ impl Framed {
             waits: None,
             may_splice: false,
             large: false,
+            looks_ahead: true,
             injected: 0,
             dropped: 0,
             said_close: false,

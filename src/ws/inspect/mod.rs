@@ -23,6 +23,8 @@ use super::utf8::Utf8;
 
 /// Bytes that are unmasked at a time.
 pub const PLAIN_BYTES: usize = 16 * 1024;
+/// Smaller frames are not worth being looked at where they are: a receive brings many of them at once.
+const AHEAD_FROM: u64 = 4096;
 /// Payload of our own pings: who answers it answers us.
 pub const PING_BYTES: usize = 8;
 
@@ -48,6 +50,8 @@ pub struct Inspector {
     keeps_close: bool,
     /// Whether what was passed ends where a frame does.
     at_boundary: bool,
+    /// Bytes of frames that were entered and ended, and did not pass yet.
+    ahead: u64,
     /// Header bytes of the present frame that were looked at and not passed yet.
     header_left: u8,
     frame: Frame,
@@ -115,6 +119,7 @@ impl Inspector {
             close_passed: false,
             keeps_close: false,
             at_boundary: true,
+            ahead: 0,
             header_left: 0,
             frame: Frame { fin: true, mask: None, payload: 0 },
             message: None,
@@ -138,10 +143,10 @@ impl Inspector {
         let piece = match self.state {
             State::Closed => Piece::Drop(bytes.len()),
             State::Opaque => Piece::Pass(bytes.len()),
-            State::Open if self.header_left > 0 => {
-                let header = usize::from(self.header_left).min(bytes.len());
-                self.header_left -= header as u8;
-                Piece::Pass(header)
+            State::Open if self.ahead > 0 || self.header_left > 0 => {
+                let seen = part_of(bytes, self.ahead + u64::from(self.header_left)).len();
+                self.passed(seen as u64, tools);
+                return Ok(Piece::Pass(seen));
             }
             State::Open if self.scanner.left() > 0 => {
                 let taken = part_of(bytes, self.scanner.left()).len();
@@ -152,7 +157,7 @@ impl Inspector {
         };
         if let Piece::Pass(passed) | Piece::Drop(passed) = piece {
             self.offset += passed as u64;
-            self.at_boundary = self.scanner.left() == 0 && self.header_left == 0;
+            self.at_boundary = self.scanner.left() == 0;
         }
         Ok(piece)
     }
@@ -179,14 +184,41 @@ impl Inspector {
         Ok(Some(self.unseen()))
     }
 
-    /// Bytes that may pass without being looked at: what is left of a frame that was entered.
+    /// As [`enter`](Inspector::enter), for the header behind the [unseen](Inspector::unseen) bytes: it is there, so
+    /// the frame before it is there as a whole. False when its frame cannot pass unseen, too; what is wrong with it is
+    /// found when it is received.
+    pub fn enter_next<E: Events>(&mut self, bytes: &[u8], tools: &mut Tools<'_, E>) -> bool {
+        let Some(message) = self.message.filter(|message| !message.read) else { return false };
+        let mut scanner = self.scanner;
+        scanner.pass(scanner.left());
+        let Ok(Some(header)) = scanner.peek(bytes) else { return false };
+        let continues = !self.frame.fin;
+        let reads = if continues { message.read } else { self.reads(&header, tools.events) };
+        if reads || header.opcode.is_control() || header.payload < AHEAD_FROM {
+            return false;
+        }
+        self.ahead += self.scanner.left() + u64::from(self.header_left);
+        self.header_left = 0;
+        self.scanner = scanner;
+        let ended = self.frame_ended(tools);
+        debug_assert!(ended.is_ok(), "nothing was read that could be wrong");
+        let may_come = matches!(self.wait(&header, tools.now), Ok(None));
+        if !may_come || self.begin(&header, tools).is_err() {
+            return false;
+        }
+        self.header_left = header.bytes as u8;
+        true
+    }
+
+    /// Bytes that may pass without being looked at: what is left of frames that were entered.
     pub fn unseen(&self) -> u64 {
         match (self.state, &self.message) {
             (State::Opaque, _) => u64::MAX,
             (State::Open, Some(message)) if !message.read => {
-                self.scanner.left() + u64::from(self.header_left)
+                self.ahead + u64::from(self.header_left) + self.scanner.left()
             }
-            _ => 0,
+            (State::Open, _) => self.ahead,
+            (State::Closed, _) => 0,
         }
     }
 
@@ -196,11 +228,14 @@ impl Inspector {
         if self.state == State::Opaque {
             return;
         }
-        let header = bytes.min(u64::from(self.header_left));
+        let ahead = bytes.min(self.ahead);
+        let header = (bytes - ahead).min(u64::from(self.header_left));
+        self.ahead -= ahead;
         self.header_left -= header as u8;
-        self.scanner.pass(bytes - header);
-        self.at_boundary = self.scanner.left() == 0 && self.header_left == 0;
-        if self.at_boundary {
+        self.scanner.pass(bytes - ahead - header);
+        self.at_boundary = self.ahead == 0 && self.header_left == 0 && self.scanner.left() == 0;
+        // A frame that ended ahead was told of then.
+        if self.at_boundary && ahead < bytes {
             let ended = self.frame_ended(tools);
             debug_assert!(ended.is_ok(), "nothing was read that could be wrong");
         }
@@ -418,9 +453,14 @@ impl Inspector {
 
     /// Whether the payload of the frame with this header is read.
     fn will_read(&mut self, header: &Header, events: &impl Events) -> bool {
-        if let Some(message) = &self.message {
-            return message.read;
+        match &self.message {
+            Some(message) => message.read,
+            None => self.reads(header, events),
         }
+    }
+
+    /// Whether the payload of the message that this header begins is read.
+    fn reads(&mut self, header: &Header, events: &impl Events) -> bool {
         if self.policy.depth == Depth::Frames {
             return false;
         }

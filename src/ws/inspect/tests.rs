@@ -44,6 +44,29 @@ impl Events for Said {
     }
 }
 
+/// Counts, and wants to see no payload.
+struct Quiet<'s>(&'s mut Said);
+
+impl Events for Quiet<'_> {
+    fn frame(&mut self, header: &Header) {
+        self.0.frame(header);
+    }
+
+    fn message(&mut self, message: &Whole) {
+        self.0.message(message);
+    }
+
+    fn close(&mut self, code: Option<u16>) {
+        self.0.close(code);
+    }
+
+    fn wants_payload(&self) -> bool {
+        false
+    }
+
+    fn payload(&mut self, _: &[u8]) {}
+}
+
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
@@ -274,25 +297,12 @@ fn a_rate_holds_the_next_frame_back_until_its_time() {
 
 #[test]
 fn what_passes_unseen_counts_as_what_is_judged() {
-    struct Blind(Said);
-    impl Events for Blind {
-        fn frame(&mut self, header: &Header) {
-            self.0.frame(header);
-        }
-        fn message(&mut self, message: &Whole) {
-            self.0.message(message);
-        }
-        fn close(&mut self, _: Option<u16>) {}
-        fn wants_payload(&self) -> bool {
-            false
-        }
-        fn payload(&mut self, _: &[u8]) {}
-    }
     let mut inspector = client(policy(Depth::Frames));
     let (mut plain, mut inflated) = (vec![0; PLAIN_BYTES], vec![0; PLAIN_BYTES]);
-    let mut blind = Blind(Said::default());
+    let mut said = Said::default();
+    let mut quiet = Quiet(&mut said);
     let mut tools =
-        Tools { now: 0, plain: &mut plain, inflated: &mut inflated, events: &mut blind };
+        Tools { now: 0, plain: &mut plain, inflated: &mut inflated, events: &mut quiet };
     let first = frame(0x02, &[0; 60_000]);
     assert_eq!(inspector.enter(&first[..7], &mut tools), Ok(None), "its mask is not there yet");
     let unseen = inspector.enter(&first[..14], &mut tools).expect("it is in order");
@@ -311,6 +321,59 @@ fn what_passes_unseen_counts_as_what_is_judged() {
     assert_eq!(inspector.enter(&frame(0x82, b"x"), &mut tools), Err(Rule::Fragmentation));
     assert_eq!(inspector.next(&frame(0x80, b"x"), &mut tools), Ok(Piece::Pass(7)));
     let whole = Whole { opcode: Opcode::Binary, bytes: 60_001, fragments: 2, inflated: None };
-    assert_eq!(blind.0.messages, [whole]);
+    assert_eq!(said.messages, [whole]);
     assert_eq!(inspector.offset(), first.len() as u64 + 7);
+}
+
+#[test]
+fn headers_that_are_looked_at_ahead_count_as_if_they_came_one_by_one() {
+    let sizes = [60_000, 5000, 0, 7000, 9000];
+    let mut firsts = [0x02, 0x80, 0x82, 0x82, 0x82];
+    for ends_badly in [false, true] {
+        if ends_badly {
+            // A second beginning within a message.
+            firsts[4] = 0x93;
+        }
+        let frames: Vec<Vec<u8>> =
+            firsts.iter().zip(sizes).map(|(&first, size)| frame(first, &vec![7; size])).collect();
+        let stream = frames.concat();
+        let mut inspector = client(policy(Depth::Frames));
+        let (mut plain, mut inflated) = (vec![0; PLAIN_BYTES], vec![0; PLAIN_BYTES]);
+        let mut said = Said::default();
+        let mut quiet = Quiet(&mut said);
+        let mut tools =
+            Tools { now: 0, plain: &mut plain, inflated: &mut inflated, events: &mut quiet };
+        let header = |at: usize| &stream[at..(at + 14).min(stream.len())];
+        inspector.enter(header(0), &mut tools).expect("it is in order");
+        let mut ends = 1;
+        while inspector.enter_next(header(inspector.unseen() as usize), &mut tools) {
+            ends += 1;
+        }
+        // The third frame is too small to be looked at where it is.
+        assert_eq!(ends, 2);
+        let unseen = inspector.unseen();
+        assert_eq!(unseen as usize, frames[0].len() + frames[1].len());
+        // What is spliced ends anywhere, and the rest is received.
+        inspector.passed(unseen - 1, &mut tools);
+        assert!(!inspector.is_at_boundary());
+        let mut at = unseen as usize - 1;
+        let broken = loop {
+            if at == stream.len() {
+                break None;
+            }
+            match inspector.next(&stream[at..], &mut tools) {
+                Ok(Piece::Pass(count)) => at += count,
+                other => break Some(other),
+            }
+        };
+        assert_eq!(inspector.offset(), at as u64);
+        let messages: Vec<u64> = said.messages.iter().map(|message| message.bytes).collect();
+        if ends_badly {
+            assert_eq!(broken, Some(Err(Rule::Opcode)));
+            assert_eq!(messages, [65_000, 0, 7000]);
+        } else {
+            assert_eq!(broken, None);
+            assert_eq!(messages, [65_000, 0, 7000, 9000]);
+        }
+    }
 }

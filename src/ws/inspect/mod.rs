@@ -6,13 +6,14 @@
 
 mod events;
 mod inflating;
+mod reading;
 
 use std::sync::Arc;
 
 pub use self::events::{Events, Piece, Sender, Whole};
 use self::inflating::Inflating;
 use super::close;
-use super::deflate::{Bounds, InflaterBudget};
+use super::deflate::InflaterBudget;
 use super::extensions::Agreement;
 use super::frame::{Header, Message, Opcode, Scanner, Terms};
 use super::mask::unmask_into;
@@ -386,37 +387,6 @@ impl Inspector {
         if self.scanner.left() == 0 { self.frame_ended(tools) } else { Ok(()) }
     }
 
-    /// Reads payload, from `position` in its frame on.
-    fn read<E: Events>(
-        &mut self,
-        kind: Message,
-        payload: &[u8],
-        position: u64,
-        tools: &mut Tools<'_, E>,
-    ) -> Result<(), Rule> {
-        let Tools { plain, inflated, events, .. } = tools;
-        let mut offset = (position % 4) as usize;
-        for piece in payload.chunks(PLAIN_BYTES) {
-            let plain: &[u8] = match self.frame.mask {
-                Some(mask) => {
-                    unmask_into(piece, mask, offset, &mut plain[..piece.len()]);
-                    offset = (offset + piece.len()) % 4;
-                    &plain[..piece.len()]
-                }
-                None => piece,
-            };
-            let utf8 = &mut self.utf8;
-            let mut look = |bytes: &[u8]| look_at(kind, bytes, utf8, &mut **events);
-            match self.inflating.as_deref_mut().and_then(Inflating::inflater) {
-                Some(inflater) if kind.compressed => {
-                    inflater.feed(plain, inflated, bounds(&self.policy), &mut look)?;
-                }
-                _ => look(plain)?,
-            }
-        }
-        Ok(())
-    }
-
     /// The present data frame has passed.
     fn frame_ended<E: Events>(&mut self, tools: &mut Tools<'_, E>) -> Result<(), Rule> {
         if !self.frame.fin {
@@ -428,27 +398,6 @@ impl Inspector {
         let Current { kind: Message { opcode, .. }, bytes, fragments, .. } = message;
         tools.events.message(&Whole { opcode, bytes, fragments, inflated });
         Ok(())
-    }
-
-    /// The present message was read to its end; how long it is once inflated, if it was compressed.
-    fn message_read<E: Events>(
-        &mut self,
-        kind: Message,
-        tools: &mut Tools<'_, E>,
-    ) -> Result<Option<u64>, Rule> {
-        let mut length = None;
-        if kind.compressed
-            && let Some(inflater) = self.inflating.as_deref_mut().and_then(Inflating::inflater)
-        {
-            let Tools { inflated, events, .. } = tools;
-            let utf8 = &mut self.utf8;
-            let mut look = |bytes: &[u8]| look_at(kind, bytes, utf8, &mut **events);
-            length = Some(inflater.finish(inflated, bounds(&self.policy), &mut look)?);
-        }
-        if kind.opcode == Opcode::Text && !self.utf8.is_complete() {
-            return Err(Rule::Utf8);
-        }
-        Ok(length)
     }
 
     /// Whether the payload of the frame with this header is read.
@@ -506,29 +455,6 @@ impl Inspector {
 /// The first bytes of `bytes` that belong to a payload of which `left` is left.
 fn part_of(bytes: &[u8], left: u64) -> &[u8] {
     &bytes[..usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len())]
-}
-
-/// Payload in the clear.
-fn look_at(
-    kind: Message,
-    bytes: &[u8],
-    utf8: &mut Utf8,
-    events: &mut impl Events,
-) -> Result<(), Rule> {
-    if kind.opcode == Opcode::Text {
-        utf8.feed(bytes).map_err(|_| Rule::Utf8)?;
-    }
-    if events.wants_payload() {
-        events.payload(bytes);
-    }
-    Ok(())
-}
-
-fn bounds(policy: &Inspection) -> Bounds {
-    Bounds {
-        inflated_bytes_max: policy.limits.inflated_bytes_max,
-        inflated_ratio_max: policy.limits.inflated_ratio_max,
-    }
 }
 
 #[cfg(test)]

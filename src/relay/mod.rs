@@ -101,6 +101,9 @@ impl Detached {
         for way in &mut self.ways {
             way.switch(engine);
         }
+        if let Some(framed) = &mut self.framed {
+            framed.switch(engine);
+        }
     }
 }
 

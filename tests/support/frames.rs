@@ -125,8 +125,25 @@ impl Inspected {
         Inspected::with_head_data(engine, route, &[], &[])
     }
 
+    /// In a gateway of two workers, neither of which takes what the other has.
+    pub fn in_two_workers(engine: Engine, runtime: Runtime, route: &str) -> Inspected {
+        let runtime = runtime.word();
+        let gateway = format!("workers = 2\nbalance = false\nruntime = \"{runtime}\"");
+        Inspected::in_gateway(&gateway, engine, route, &[], &[])
+    }
+
     /// The same; `ours` comes along with the request, `theirs` with the 101.
     pub fn with_head_data(engine: Engine, route: &str, ours: &[u8], theirs: &[u8]) -> Inspected {
+        Inspected::in_gateway("workers = 1", engine, route, ours, theirs)
+    }
+
+    fn in_gateway(
+        gateway: &str,
+        engine: Engine,
+        route: &str,
+        ours: &[u8],
+        theirs: &[u8],
+    ) -> Inspected {
         let (given, taken) = std::sync::mpsc::channel();
         let theirs = theirs.to_vec();
         let backend = Backend::start(move |mut peer: Peer| {
@@ -136,7 +153,7 @@ impl Inspected {
         });
         let (engine, to) = (engine.word(), backend.address);
         let gw = Gw::from_toml(&format!(
-            "[gateway]\nworkers = 1\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+            "[gateway]\n{gateway}\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
              [[route]]\nname = \"test\"\nmode = \"inspect\"\nengine = \"{engine}\"\nto = [\"{to}\"]\n{route}\n"
         ));
         let mut client = Client::connect(gw.address());

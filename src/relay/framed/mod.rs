@@ -156,6 +156,11 @@ impl Framed {
         }
     }
 
+    /// Lets `engine` carry what nobody has to read; the ring stands for splice here.
+    pub(super) fn switch(&mut self, engine: Engine) {
+        self.ways.iter_mut().for_each(|way| way.may_splice = engine != Engine::Copy);
+    }
+
     /// The kernel cannot splice in this direction.
     pub(super) fn never_splice(&mut self, direction: Direction) {
         self.ways[direction as usize].may_splice = false;

@@ -1,18 +1,41 @@
 //! Streams of frames, mostly such as a peer may send, made from choices: bytes that a generator or a fuzzer makes up.
 
+use std::fmt;
 use std::ops::Range;
 
 use upsplice::ws::frame::Terms;
+use zlib_rs::{Deflate, DeflateFlush};
 
 /// What one side sends, and where it is cut.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Stream {
     /// What was agreed on.
     pub terms: Terms,
     /// All of it.
     pub bytes: Vec<u8>,
+    /// The messages up to its first Close, if all of it is such as a peer may send, but for what texts hold.
+    pub lawful: Option<Vec<Message>>,
     /// Where reads end, in order.
     cuts: Vec<usize>,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stream { terms, bytes, lawful, cuts } = self;
+        let first = &bytes[..bytes.len().min(500)];
+        write!(f, "{terms:?}, {} bytes cut at {cuts:?}: {first:02x?}, {lawful:02x?}", bytes.len())
+    }
+}
+
+/// What was sent with one opcode.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Text or binary.
+    pub is_text: bool,
+    /// In the clear.
+    pub payload: Vec<u8>,
+    /// Its last frame is there, too.
+    pub is_whole: bool,
 }
 
 impl Stream {
@@ -21,18 +44,25 @@ impl Stream {
         let mut choices = Choices(choices);
         let kind = choices.next();
         let terms = Terms { masked: kind & 1 != 0, compression: kind & 2 != 0 };
-        let mut maker = Maker { terms, bytes: Vec::new(), in_message: false };
+        let mut maker = Maker {
+            terms,
+            bytes: Vec::new(),
+            lawful: Some(Vec::new()),
+            message: Begun::None,
+            deflater: None,
+            closed: false,
+        };
         let cutting = choices.next();
         while !choices.0.is_empty() && maker.bytes.len() < BYTES_MAX {
             maker.one_more(&mut choices);
         }
-        let bytes = maker.bytes;
+        let Maker { bytes, lawful, .. } = maker;
         let cuts = match cutting % 4 {
             0 => Vec::new(),
             1 => (1..bytes.len()).collect(),
             step => (1..bytes.len()).step_by(usize::from(cutting) + usize::from(step)).collect(),
         };
-        Stream { terms, bytes, cuts }
+        Stream { terms, bytes, lawful, cuts }
     }
 
     /// The same, in one piece.
@@ -85,22 +115,37 @@ impl Choices<'_> {
 struct Maker {
     terms: Terms,
     bytes: Vec<u8>,
-    in_message: bool,
+    lawful: Option<Vec<Message>>,
+    message: Begun,
+    /// Made for the first compressed message.
+    deflater: Option<Deflate>,
+    closed: bool,
+}
+
+/// The message that was begun, if one was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    None,
+    Plain,
+    Compressed,
 }
 
 impl Maker {
     fn one_more(&mut self, choices: &mut Choices<'_>) {
-        match choices.next() % 16 {
-            0..=8 => self.data(choices),
-            9..=11 => self.control(choices),
-            12 => self.close(choices),
+        match choices.next() % 32 {
+            0..=19 => self.data(choices),
+            20..=27 => self.control(choices),
+            28 => self.close(choices),
             // Anything at all, with a header that fits its payload.
-            13 | 14 => {
+            29 | 30 => {
+                self.lawful = None;
                 let first = choices.next();
                 let payload = payload(choices);
-                self.frame(first, &payload, choices.next(), choices);
+                let oddity = choices.next();
+                self.frame(first, &payload, oddity, choices);
             }
             _ => {
+                self.lawful = None;
                 let count = choices.next() % 16;
                 let raw: Vec<u8> = (0..count).map(|_| choices.next()).collect();
                 self.bytes.extend(raw);
@@ -111,15 +156,49 @@ impl Maker {
     fn data(&mut self, choices: &mut Choices<'_>) {
         let choice = choices.next();
         let fin = choice & 0x80;
-        let opcode = match self.in_message {
-            true => 0,
-            false => 1 + (choice & 1),
-        };
-        let compressed = self.terms.compression && !self.in_message && choice & 2 != 0;
-        self.in_message = fin == 0;
+        let begins = self.message == Begun::None;
+        let opcode = if begins { 1 + (choice & 1) } else { 0 };
+        if begins {
+            let compressed = self.terms.compression && choice & 2 != 0;
+            self.message = if compressed { Begun::Compressed } else { Begun::Plain };
+        }
+        let compressed = self.message == Begun::Compressed;
         let payload = payload(choices);
-        let first = fin | if compressed { 0x40 } else { 0 } | opcode;
+        self.expect(begins.then_some(opcode == 1), &payload, fin != 0);
+        if fin != 0 {
+            self.message = Begun::None;
+        }
+        let first = fin | if compressed && begins { 0x40 } else { 0 } | opcode;
+        let payload = if compressed { self.deflated(&payload, fin != 0) } else { payload };
         self.frame(first, &payload, 0, choices);
+    }
+
+    /// Notes what the other side should be told; `begins` says whether a text or another message begins.
+    fn expect(&mut self, begins: Option<bool>, payload: &[u8], fin: bool) {
+        let Some(messages) = self.lawful.as_mut().filter(|_| !self.closed) else { return };
+        if let Some(is_text) = begins {
+            messages.push(Message { is_text, ..Message::default() });
+        }
+        if let Some(message) = messages.last_mut() {
+            message.payload.extend_from_slice(payload);
+            message.is_whole = fin;
+        }
+    }
+
+    /// The next piece of a compressed message (RFC 7692 §7.2.1).
+    fn deflated(&mut self, payload: &[u8], fin: bool) -> Vec<u8> {
+        let deflater = self.deflater.get_or_insert_with(|| Deflate::new(1, false, 15));
+        let mut out = vec![0; payload.len() + 1024];
+        let before = deflater.total_out();
+        deflater.compress(payload, &mut out, DeflateFlush::SyncFlush).expect("there is room");
+        let len = (deflater.total_out() - before) as usize;
+        match (fin, len) {
+            // Nothing to flush is nothing at all; the first byte of an empty block stands for it.
+            (true, 0) => return vec![0],
+            (true, _) => out.truncate(len - 4),
+            (false, _) => out.truncate(len),
+        }
+        out
     }
 
     fn control(&mut self, choices: &mut Choices<'_>) {
@@ -137,9 +216,16 @@ impl Maker {
             _ => {
                 let code = CODES[usize::from(choice >> 2) % CODES.len()];
                 let reason = TEXTS[usize::from(choices.next()) % TEXTS.len()];
+                if matches!(code, 1005 | 1016) || std::str::from_utf8(reason).is_err() {
+                    self.lawful = None;
+                }
                 [&code.to_be_bytes(), reason].concat()
             }
         };
+        if payload.len() == 1 {
+            self.lawful = None;
+        }
+        self.closed = true;
         self.frame(0x88, &payload, 0, choices);
     }
 

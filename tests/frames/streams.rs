@@ -59,7 +59,7 @@ impl Stream {
         let Maker { bytes, lawful, .. } = maker;
         let cuts = match cutting % 4 {
             0 => Vec::new(),
-            1 => (1..bytes.len()).collect(),
+            1 if bytes.len() < 4096 => (1..bytes.len()).collect(),
             step => (1..bytes.len()).step_by(usize::from(cutting) + usize::from(step)).collect(),
         };
         Stream { terms, bytes, lawful, cuts }
@@ -258,7 +258,7 @@ fn payload(choices: &mut Choices<'_>) -> Vec<u8> {
         0..=0x7f => (0..choice & 7)
             .flat_map(|_| TEXTS[usize::from(choices.next()) % TEXTS.len()].iter().copied())
             .collect(),
-        0x80..=0xbf => (0..choice & 0x3f).map(|_| choices.next()).collect(),
+        0x80..=0xf3 => (0..choice & 0x3f).map(|_| choices.next()).collect(),
         _ => {
             const LENGTHS: [usize; 8] = [125, 126, 127, 1000, 16_384, 65_535, 65_536, 70_000];
             vec![choices.next(); LENGTHS[usize::from(choice) % LENGTHS.len()]]

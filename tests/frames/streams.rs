@@ -204,7 +204,7 @@ impl Maker {
     fn control(&mut self, choices: &mut Choices<'_>) {
         let mut payload = payload(choices);
         payload.truncate(125);
-        self.frame(0x80 | 9 + (choices.next() & 1), &payload, 0, choices);
+        self.frame(0x89 + (choices.next() & 1), &payload, 0, choices);
     }
 
     fn close(&mut self, choices: &mut Choices<'_>) {

@@ -114,6 +114,26 @@ fn what_breaks_a_rule_goes_nowhere_and_the_offender_is_told() {
 }
 
 #[test]
+fn an_offender_is_told_even_if_the_other_side_leaves_first() {
+    // What went on ends within a frame, so the server can be told nothing, and closes at its end.
+    let mut begun = frame(FIN | TEXT, Some(MASK), b"fine, so far");
+    begun[1] = 0x80 | 100;
+    let mut session = Inspected::new(Engine::Splice, PAYLOAD);
+    session.client.write_all(&begun).expect("sent");
+    let mut came = vec![0; begun.len()];
+    session.server.read_exact(&mut came).expect("what is fine comes at once");
+    session.client.write_all(b"\xff\xff").expect("sent");
+    assert_eq!(session.server.read(&mut came).expect("an end"), 0);
+    session.server = session.client.try_clone().expect("a descriptor");
+    let close = receive(&mut session.client).expect("a close");
+    assert_eq!((close.code(), &close.payload[2..]), (1007, &b"utf8"[..]));
+    assert_eq!(receive(&mut session.client), None, "an end follows");
+    let (gw, line) = session.line();
+    assert_eq!((&line["close_reason"], &line["detail"]), (&"violation".into(), &"utf8".into()));
+    gw.stop();
+}
+
+#[test]
 fn a_server_that_breaks_a_rule_is_told_and_the_client_is_sent_away() {
     let mut session = Inspected::new(Engine::Splice, FRAMES);
     session.server.write_all(&frame(FIN | TEXT, Some(MASK), b"masked")).expect("sent");

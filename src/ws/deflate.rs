@@ -139,10 +139,7 @@ impl Inflater {
     ) -> Result<(), Rule> {
         loop {
             let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
-            let status = self
-                .inflate
-                .decompress(input, scratch, InflateFlush::SyncFlush)
-                .map_err(|_| Rule::Deflate)?;
+            let answer = self.inflate.decompress(input, scratch, InflateFlush::SyncFlush);
             let taken = (self.inflate.total_in() - before_in) as usize;
             let made = (self.inflate.total_out() - before_out) as usize;
             input = &input[taken..];
@@ -150,7 +147,8 @@ impl Inflater {
             self.inflated += made as u64;
             self.check(bounds)?;
             look(&scratch[..made])?;
-            match status {
+            // What came out before is looked at first: which rule was broken does not hang on where a read ended.
+            match answer.map_err(|_| Rule::Deflate)? {
                 // A final block in the middle of a session begins a new stream (RFC 7692 §7.2.3.4).
                 Status::StreamEnd => {
                     self.inflate.reset(false);

@@ -151,10 +151,7 @@ impl Scanner {
             },
             127 => match bytes.get(2..10) {
                 Some(length) => (u64::from_be_bytes(length.try_into().expect("eight bytes")), 10),
-                // Fails as soon as its most significant bit is there.
-                None if bytes.get(2).is_some_and(|high| high & 0x80 != 0) => {
-                    return Err(Rule::Length);
-                }
+                None if is_no_long_length(&bytes[2..]) => return Err(Rule::Length),
                 None => return Ok(None),
             },
             short => (u64::from(short), 2),
@@ -231,3 +228,13 @@ impl Scanner {
         self.terms
     }
 }
+
+/// Whether no 64-bit length that is allowed begins with these bytes: its most significant bit is set, or what is
+/// left of it would have had room in 16 bits.
+fn is_no_long_length(begins: &[u8]) -> bool {
+    begins.first().is_some_and(|high| high & 0x80 != 0)
+        || begins.len() >= 6 && begins[..6].iter().all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -107,13 +107,13 @@ class Server(Program):
 
 
 class Gateway(Program):
-    """The gateway, with one route for each (path prefix, protocol, backend port)."""
+    """The gateway, with one route for each (path prefix, protocol, backend port); `keys` for all."""
 
-    def __init__(self, binary, engine, routes):
+    def __init__(self, binary, engine, routes, keys=()):
         self.engine = engine
         self.folder = tempfile.mkdtemp(prefix="upsplice-peers-")
         config = pathlib.Path(self.folder) / "upsplice.toml"
-        config.write_text(gateway_config(engine, routes))
+        config.write_text(gateway_config(engine, routes, keys))
         super().__init__([binary, "run", "--config", config])
         self.port = int(self.wait_for(self.err, r"listening on 127\.0\.0\.1:(\d+)").group(1))
         self.lines = {}
@@ -131,7 +131,7 @@ class Gateway(Program):
         return status
 
 
-def gateway_config(engine, routes):
+def gateway_config(engine, routes, keys):
     """Two workers, so that sessions land on both."""
     lines = [
         "[gateway]",
@@ -148,6 +148,7 @@ def gateway_config(engine, routes):
             f'protocols = ["{protocol}"]',
             f'engine = "{engine}"',
             f'to = ["127.0.0.1:{port}"]',
+            *keys,
         ]
     return "\n".join(lines) + "\n"
 

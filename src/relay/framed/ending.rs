@@ -134,14 +134,7 @@ impl ReadyRelay {
                     framed.alarm_at(answers_until);
                     continue;
                 }
-                ending.told[index] = true;
-                let may_say = following.may_say();
-                following.stop_hearing();
-                if may_say {
-                    let mask = mask_for(direction);
-                    let frame = ControlFrame::close(ending.codes[index], ending.reason, mask);
-                    following.say(&frame, way);
-                    following.said_close = true;
+                if ending.tell(following, way, direction) {
                     said = true;
                     continue;
                 }
@@ -159,6 +152,16 @@ impl ReadyRelay {
         said
     }
 
+    /// The source of `direction` has ended in the middle of an ending: what its sink is to be told has to be said
+    /// now, before its end. True when something was said.
+    pub(super) fn last_word(&mut self, direction: Direction) -> bool {
+        let Some(framed) = self.framed.as_deref_mut() else { return false };
+        let Some(ending) = framed.ending.as_deref_mut() else { return false };
+        let index = direction as usize;
+        !ending.told[index]
+            && ending.tell(&mut framed.ways[index], &mut self.ways[index], direction)
+    }
+
     /// How the session has ended, if it was ended by us and the sides have closed or had their time.
     pub(in super::super) fn ended(&mut self, is_over: bool) -> Option<End> {
         let framed = self.framed.as_deref_mut()?;
@@ -169,6 +172,22 @@ impl ReadyRelay {
         let until = ending.until;
         framed.alarm_at(until);
         None
+    }
+}
+
+impl Ending {
+    /// Tells the sink of `direction` why it is left, where a frame of ours may stand; true when something was said.
+    fn tell(&mut self, following: &mut Following, way: &mut Way, direction: Direction) -> bool {
+        let index = direction as usize;
+        self.told[index] = true;
+        let may_say = following.may_say();
+        following.stop_hearing();
+        if may_say {
+            let frame = ControlFrame::close(self.codes[index], self.reason, mask_for(direction));
+            following.say(&frame, way);
+            following.said_close = true;
+        }
+        may_say
     }
 }
 

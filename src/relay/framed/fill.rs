@@ -53,6 +53,10 @@ impl ReadyRelay {
             looked = self.look(direction, false);
         }
         let Looked { filled, received, stopped } = looked;
+        // An end is there still once that was said; a failure reads as an end then, and is nobody's doing.
+        if matches!(filled, Filled::Ended | Filled::Failed(_)) && self.last_word(direction) {
+            return Ok(Some(0));
+        }
         let engine = self.ways[direction as usize].engine;
         let took = self.filled(direction, engine, filled, readable)?;
         match stopped {

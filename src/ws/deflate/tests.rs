@@ -191,6 +191,26 @@ fn there_are_no_more_inflaters_than_may_be() {
 }
 
 #[test]
+fn what_comes_out_before_a_fault_is_looked_at_first_wherever_the_message_is_cut() {
+    // A good block of five bytes, then a distance to before the beginning.
+    let spoilt = [0x3a, 0xb0, 0x60, 0x5a, 0x29, 0x3b, 0xb5, 0x52, 0xc9];
+    for cut in 0..spoilt.len() {
+        let mut seen = Vec::new();
+        let mut look = |bytes: &[u8]| {
+            seen.extend_from_slice(bytes);
+            Ok(())
+        };
+        let (one, other) = spoilt.split_at(cut);
+        let (mut inflater, mut scratch) = (inflater(false), [0; 100]);
+        let bounds = Bounds::default();
+        assert_eq!(inflater.feed(one, &mut scratch, bounds, &mut look), Ok(()), "cut at {cut}");
+        let rest = inflater.feed(other, &mut scratch, bounds, &mut look);
+        assert_eq!(rest, Err(Rule::Deflate), "cut at {cut}");
+        assert_eq!(seen.len(), 5, "cut at {cut}");
+    }
+}
+
+#[test]
 fn what_is_no_deflate_is_a_violation() {
     // A reserved block type, and a stored block whose length does not match its complement.
     for wrong in [vec![0x07], vec![0x00, 0x05, 0x00, 0x00, 0x00]] {

@@ -3,7 +3,7 @@
 from svg import MARKERS, Style
 
 # Families of peers, by what their names begin with; each has a muted colour of its own.
-FAMILIES = ("haproxy", "nginx", "caddy", "http2-proxy", "messages")
+FAMILIES = ("upsplice", "haproxy", "nginx", "caddy", "http2-proxy", "messages")
 OURS_MAX = 6
 DASHES = {"peer": "", "tuned": "2 3", "direct": "7 4"}
 

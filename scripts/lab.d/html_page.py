@@ -4,6 +4,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import html_matrix as tables
+import inspection
 import svg
 from html_charts import Charts
 from html_goals import goal_table
@@ -50,6 +51,8 @@ def page(run):
     if shapes := tables.by_shape(run):
         parts.append(section("shapes", "By shape", "The same row over loopback and over a link "
                              "between network namespaces.", shapes))
+    if found := inspection.table(run):
+        parts.append(section("inspection", inspection.HEADING, inspection.WORDS, found))
     for name, heading, words, figures in sections:
         parts.append(section(name, heading, words, '<div class="figures">%s</div>' %
                              "".join(figures)))
@@ -75,6 +78,7 @@ def section(name, heading, words, content):
 def navigation(run, sections):
     names = [("goals", "Goals"), ("losses", "Losses"), ("matrix", "Matrix")]
     names += [("shapes", "By shape")] if len(run.shapes) > 1 else []
+    names += [("inspection", inspection.HEADING)] if inspection.lines(run) else []
     names += [(name, heading) for name, heading, _, _ in sections]
     names += [("caveats", "Caveats"), ("machine", "Machine")]
     return "<nav>%s</nav>" % "".join('<a href="#%s">%s</a>' % pair for pair in names)

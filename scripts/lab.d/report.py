@@ -3,6 +3,7 @@
 import statistics
 
 import goals
+import inspection
 from measures import words_and_measures
 from run import PEERS, Run, disturbance, quantile
 
@@ -66,7 +67,9 @@ class Tables(Run):
             in_full = place == self.cells[0].where
             out += [self.short_line(cell, measure) for cell in cells for measure in cell.measures
                     if self.is_in_short(cell, measure, in_full)]
-        carried = ["%s: %s" % (name, self.carried(name)) for name in self.of_kind("ours")]
+        carried = ["%s: %s" % (name, self.carried(name))
+                   for name in self.of_kind("ours", "inspect")]
+        out += inspection.markdown(self)
         out += ["", self.standing()]
         out += ["What carried the bytes, by upsplice's own counters: %s." % "; ".join(carried)]
         return "\n".join(out) + "\n"
@@ -131,6 +134,7 @@ class Tables(Run):
                 if cell.where == place:
                     for measure in cell.measures:
                         out += self.full_lines(cell, measure)
+        out += inspection.markdown(self)
         return "\n".join(out) + "\n"
 
     def full_lines(self, cell, measure):

@@ -14,7 +14,8 @@ KINDS = {
     "upsplice-copy": "ours", "upsplice-ring": "ours", "upsplice-busy": "ours", "haproxy": "peer",
     "haproxy-splice": "peer", "haproxy-splice-auto": "peer", "haproxy-splice-1m": "tuned",
     "nginx": "peer", "nginx-64k": "tuned", "caddy": "peer", "http2-proxy": "peer",
-    "messages": "peer", "absent": "peer",
+    "messages": "peer", "upsplice-inspect": "inspect", "upsplice-payload": "inspect",
+    "absent": "peer",
 }
 # How fast each is: with large frames, with small ones.
 SPEED = {
@@ -23,6 +24,7 @@ SPEED = {
     "haproxy": (1.0, 1.0), "haproxy-splice": (1.7, 0.9), "haproxy-splice-auto": (1.6, 0.95),
     "haproxy-splice-1m": (2.1, 0.9), "nginx": (0.9, 1.0), "nginx-64k": (1.1, 0.98),
     "caddy": (0.5, 0.4), "http2-proxy": (0.4, 0.3), "messages": (0.45, 0.35), "absent": (1, 1),
+    "upsplice-inspect": (2.0, 0.9), "upsplice-payload": (0.7, 0.8),
 }
 MEMORY = {"upsplice-ring": 1.4, "upsplice-copy": 0.97, "haproxy": 4.7, "haproxy-splice": 4.8,
           "nginx": 17.6, "nginx-64k": 17.9, "caddy": 72.0, "http2-proxy": 15.0, "messages": 30.0}

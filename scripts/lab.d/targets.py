@@ -167,9 +167,12 @@ class Upsplice(Proxy):
     kind = "ours"
     template = "upsplice.toml"
 
-    def __init__(self, name, binary, engine, runtime="auto", more=""):
+    def __init__(self, name, binary, engine, runtime="auto", more="", depth=""):
         super().__init__(name)
         self.binary, self.engine, self.runtime, self.more = binary, engine, runtime, more
+        self.depth = depth
+        # A session that is looked at is compared with one that is not, and no rival of the engines.
+        self.kind = "inspect" if depth else "ours"
 
     def missing(self):
         if not (self.binary and Path(self.binary).exists()):
@@ -183,7 +186,8 @@ class Upsplice(Proxy):
         # A comparison of engines must fail rather than quietly measure another one.
         fallback = "" if self.engine == "auto" else "no_fallback = true"
         gateway = "\n".join(filter(None, (fallback, self.more)))
-        values = dict(ENGINE=self.engine, RUNTIME=self.runtime, GATEWAY=gateway)
+        mode = 'mode = "inspect"\ninspect = "%s"' % self.depth if self.depth else ""
+        values = dict(ENGINE=self.engine, RUNTIME=self.runtime, GATEWAY=gateway, MODE=mode)
         return [self.binary, "run", "--config", self.write_config(backend, **values)]
 
     def counters(self):
@@ -235,4 +239,6 @@ def our_targets(binary):
         Upsplice("upsplice-busy", binary, "auto", more='busy_poll = "50us"'),
         Upsplice("upsplice-epoll", binary, "splice", "epoll"),
         Upsplice("upsplice-uring", binary, "splice", "uring"),
+        Upsplice("upsplice-inspect", binary, "auto", depth="frames"),
+        Upsplice("upsplice-payload", binary, "auto", depth="payload"),
     ]

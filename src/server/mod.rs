@@ -7,6 +7,7 @@ pub mod report;
 
 mod balance;
 mod bind;
+mod confine;
 mod control;
 mod listener;
 pub mod notify;

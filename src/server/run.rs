@@ -34,6 +34,7 @@ pub fn run(config: Config) -> Result<bool, StartError> {
         StartError::Unable(format!("cannot take the service manager's sockets: {error}"))
     })?;
     let bound = Bound::new(&config, passed)?;
+    super::confine::confine(&config)?;
     let log = if config.gateway.access_log { AccessLog::Stdout } else { AccessLog::Off };
     let drain = config.gateway.drain;
     let demo = config.demo;

@@ -6,12 +6,14 @@
 pub mod activation;
 pub mod alloc;
 pub mod clock;
+pub mod credentials;
 pub mod net;
 pub mod pipe;
 pub mod probe;
 pub mod random;
 pub mod reactor;
 pub mod ring;
+pub mod sandbox;
 pub mod sockopt;
 pub mod splice;
 pub mod stream;

@@ -50,6 +50,11 @@ pub(super) fn confine(config: &Config) -> Result<(), StartError> {
         info!("no sandbox, as configured");
         return Ok(());
     }
+    // The rules for files bind this thread and those to come. There should be no other, and /proc may be hidden.
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads > 1 {
+        warn!("{} threads run already, and stay outside of the sandbox", threads - 1);
+    }
     if is_root() {
         warn!("runs as root: set [gateway] user, or start as another user");
     }
@@ -89,7 +94,9 @@ fn needs(config: &Config) -> Needs {
     };
     let mut read: Vec<PathBuf> = READ.map(PathBuf::from).into();
     // A reload reads it again, whatever file has its name by then.
-    read.extend(config.file.as_deref().and_then(folder_of));
+    let file = config.file.as_deref();
+    read.extend(file.and_then(folder_of));
+    read.extend(file.and_then(|file| folder_of(&file.canonicalize().ok()?)));
     read.extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
     // A panic names the places in the source from it.
     read.extend(std::env::current_exe());

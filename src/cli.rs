@@ -112,6 +112,24 @@ pub struct Run {
     #[arg(value_parser = BoolishValueParser::new())]
     pub no_access_log: Option<bool>,
 
+    /// The user to become once the listeners are bound.
+    #[arg(
+        help = "Become this user once the listeners are bound, by name or number [default: stay]"
+    )]
+    #[arg(long, value_name = "USER", env = "UPSPLICE_USER", value_parser = value::account)]
+    pub user: Option<String>,
+
+    /// Its group.
+    #[arg(help = "The group to have then [default: the user's own]")]
+    #[arg(long, value_name = "GROUP", env = "UPSPLICE_GROUP", value_parser = value::account)]
+    pub group: Option<String>,
+
+    /// Keep the system calls, files and capabilities that a running gateway does not need.
+    #[arg(long, value_name = "BOOL", env = "UPSPLICE_NO_SANDBOX", num_args = 0..=1)]
+    #[arg(require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new())]
+    pub no_sandbox: Option<bool>,
+
     /// Announced by the contract; given today it must not pass in silence.
     #[arg(long, value_name = "ADDR", hide = true, env = "UPSPLICE_ADMIN")]
     #[arg(hide_env = true, value_parser = no_admin)]
@@ -179,6 +197,9 @@ impl Run {
             busy_poll: self.busy_poll,
             drain: self.drain,
             access_log: self.no_access_log.map(|no| !no),
+            user: self.user,
+            group: self.group,
+            sandbox: self.no_sandbox.map(|no| !no),
         })
     }
 }

@@ -45,7 +45,7 @@
 //! | [`http`] | heads, upgrades, fields, bodies: bytes in, values out | a socket, a clock |
 //! | [`session`] | one connection from accept to close, live sessions, timers | splice |
 //! | [`relay`] | bytes between two joined sockets, engines, pipes | HTTP, routes |
-//! | [`server`] | listeners, workers, signals, stop; the demo | a session's bytes |
+//! | [`server`] | listeners, workers, signals, stop, the service manager; the demo | a session's bytes |
 //! | [`sys`] | system calls, the only `unsafe` | decides anything |
 //! | [`error`], [`metrics`] | the words and numbers of ends | use anything above them |
 //!
@@ -71,6 +71,9 @@
 //!   ([`relay::idle`]).
 //! - A session whose last turn was long has its next one alone, so that small messages wait for one of them.
 //! - A worker sleeps in one place, its reactor: a message costs one epoll_wait(2) however many are ready.
+//! - `run` binds its listeners, then becomes its user and gives up what a running gateway does not do, then starts
+//!   threads ([`sys::sandbox`]): whatever it does later has to be on the list of calls there, and the files it
+//!   opens in the folders that `server::confine` names.
 //! - Nothing a peer sends may panic. Nothing on the data path takes a lock or formats text.
 //!
 //! # Words

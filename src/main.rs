@@ -53,7 +53,7 @@ fn probe(flags: Probe) -> anyhow::Result<()> {
         false => Plan::new(sessions),
     });
     let config = flags.into_config()?;
-    let found = upsplice::sys::probe::Probe::run();
+    let found = upsplice::sys::probe::Probe::run_with_sandbox();
     let bench = match &plan {
         Some(plan) => {
             eprintln!("upsplice: measuring for about {} s", plan.length.as_secs() + 1);

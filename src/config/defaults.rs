@@ -23,6 +23,9 @@ impl Default for Gateway {
             trusted_proxies: Vec::new(),
             trusted_controllers: Controllers::default(),
             access_log: true,
+            user: None,
+            group: None,
+            sandbox: true,
             limits: Limits::default(),
             tcp: Tcp::default(),
         }
@@ -108,6 +111,7 @@ impl Config {
             listeners: vec![Listener::default()],
             routes: vec![Route::new("demo", vec![echo])],
             demo: true,
+            file: None,
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn parse(text: &str, file: &str, resolve: Resolve<'_>) -> Result<Conf
     let routes = routes(&root, resolve, &gateway.trusted_controllers);
     root.end();
     Faults::check(notes.into_faults())?;
-    Ok(Config { gateway, listeners, routes, demo: false })
+    Ok(Config { gateway, listeners, routes, demo: false, file: None })
 }
 
 fn gateway(section: Section) -> Gateway {
@@ -65,9 +65,15 @@ fn gateway(section: Section) -> Gateway {
             .list("trusted_controllers", value::controller)
             .map_or(default.trusted_controllers, Controllers::of),
         access_log: section.switch("access_log").unwrap_or(default.access_log),
+        user: section.text("user", value::account),
+        group: section.text("group", value::account),
+        sandbox: section.switch("sandbox").unwrap_or(default.sandbox),
         limits: limits(section.table("limits", "[gateway.limits]")),
         tcp: tcp(section.table("tcp", "[gateway.tcp]")),
     };
+    if let (None, Some(group)) = (&gateway.user, section.value("group")) {
+        section.refuse("group", group.at, "means nothing without user; name that, too");
+    }
     not_yet(&section, "admin", "leave it out; SIGUSR1 prints the counters");
     section.end();
     gateway

@@ -40,6 +40,12 @@ pub struct Sources {
     pub drain: Option<Duration>,
     /// Not `--no-access-log`
     pub access_log: Option<bool>,
+    /// `--user`
+    pub user: Option<String>,
+    /// `--group`
+    pub group: Option<String>,
+    /// Not `--no-sandbox`
+    pub sandbox: Option<bool>,
 }
 
 /// The configuration these sources amount to, or every fault in them.
@@ -91,6 +97,13 @@ pub(super) fn load(sources: Sources, resolve: Resolve<'_>) -> Result<Config, Fau
     }
     overlay(&mut config.gateway, &sources);
     Faults::check(clashes_with_inspection(&config, &sources))?;
+    config.file = sources.file;
+    if config.gateway.group.is_some() && config.gateway.user.is_none() {
+        return Err(Faults::some(vec![flag(
+            "--group",
+            "means nothing without --user; name that, too",
+        )]));
+    }
     Ok(config)
 }
 
@@ -124,6 +137,9 @@ fn overlay(gateway: &mut Gateway, sources: &Sources) {
     gateway.busy_poll = sources.busy_poll.unwrap_or(gateway.busy_poll);
     gateway.drain = sources.drain.unwrap_or(gateway.drain);
     gateway.access_log = sources.access_log.unwrap_or(gateway.access_log);
+    gateway.sandbox = sources.sandbox.unwrap_or(gateway.sandbox);
+    gateway.user = sources.user.clone().or(gateway.user.take());
+    gateway.group = sources.group.clone().or(gateway.group.take());
 }
 
 fn flag(name: &str, message: impl Into<String>) -> Fault {

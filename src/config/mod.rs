@@ -37,6 +37,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// True when neither `--config` nor `--to` was given: the embedded echo backend and test page.
     pub demo: bool,
+    /// Where it was read from.
+    pub file: Option<PathBuf>,
 }
 
 /// `[gateway]`
@@ -63,6 +65,12 @@ pub struct Gateway {
     pub trusted_controllers: Controllers,
     /// One JSON line per session end on stdout.
     pub access_log: bool,
+    /// The user to become once the listeners are bound, by name or number; `None`: stay who we are.
+    pub user: Option<String>,
+    /// Its group; `None`: the user's own.
+    pub group: Option<String>,
+    /// Give up what a running gateway does not do: system calls, files, capabilities; default true.
+    pub sandbox: bool,
     /// Limits of a head.
     pub limits: Limits,
     /// Socket options of both legs.

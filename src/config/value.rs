@@ -42,6 +42,16 @@ pub fn busy_poll(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// A user or a group: a name, or a number.
+pub fn account(text: &str) -> Result<String, String> {
+    let sound = !text.is_empty() && !text.contains(['\0', ':', '/']) && text.trim() == text;
+    if sound {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must be a name or a number, not {text:?}"))
+    }
+}
+
 /// A number of workers.
 pub fn workers(text: &str) -> Result<usize, String> {
     match text.parse() {

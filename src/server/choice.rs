@@ -145,6 +145,7 @@ pub(super) mod tests {
             reuseport: Ability::Yes,
             user_timeout: Ability::Yes,
             nofile: Some(Limit { soft: 1024, hard: 4096 }),
+            sandbox: None,
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 
 use crate::session::load::OnTheWay;
 use crate::session::registry::{Move, Moved, SessionView};
@@ -34,6 +35,8 @@ pub(super) enum Control {
     },
     /// List the sessions.
     Sessions(mpsc::Sender<Vec<SessionView>>),
+    /// Say that you are there.
+    Ping(oneshot::Sender<()>),
 }
 
 /// A connection of which nothing has been read.

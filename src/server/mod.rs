@@ -6,26 +6,31 @@ pub mod demo;
 pub mod report;
 
 mod balance;
+mod bind;
+mod confine;
 mod control;
 mod listener;
+pub mod notify;
 mod run;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, mpsc};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tracing::info;
 
+use self::bind::SocketFiles;
+pub use self::bind::{Bound, BoundAddress};
 use self::control::{Control, Controller, Controls};
 use self::demo::EchoBackend;
 pub use self::run::run;
 use self::worker::Shared;
-use crate::config::{self, Config, Endpoint, EndpointTarget, Listen};
+use crate::config::{self, Config, Endpoint, EndpointTarget};
 use crate::metrics::{Counters, Engine, Snapshot};
 use crate::relay::pool::PipeBudget;
 use crate::route::Routes;
@@ -34,7 +39,7 @@ use crate::session::access_log::{LogSender, LogWriter};
 use crate::session::load::Loads;
 pub use crate::session::registry::{Move, SessionView};
 use crate::session::worker::Carriage;
-use crate::sys::net::{self, TcpOptions};
+use crate::sys::net::TcpOptions;
 use crate::sys::probe::Probe;
 
 /// A running gateway: its workers, and the ways to speak to them.
@@ -45,20 +50,8 @@ pub struct Gateway {
     log: LogWriter,
     demo: Option<EchoBackend>,
     socket_files: SocketFiles,
+    engines: String,
     ended: Arc<Notify>,
-}
-
-/// The files of the Unix listeners, removed once: by then another process may own the path.
-#[derive(Debug, Default)]
-struct SocketFiles(Mutex<Vec<PathBuf>>);
-
-/// Where a listener really listens: port 0 has become a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BoundAddress {
-    /// IPv4 or IPv6.
-    Tcp(SocketAddr),
-    /// A path.
-    Unix(PathBuf),
 }
 
 /// Why a gateway did not start.
@@ -94,16 +87,25 @@ impl Gateway {
     /// # Errors
     ///
     /// See [`StartError`]; nothing keeps running then.
-    pub fn start(mut config: Config, log: AccessLog) -> Result<Gateway, StartError> {
+    pub fn start(config: Config, log: AccessLog) -> Result<Gateway, StartError> {
+        let bound = Bound::new(&config, Vec::new())?;
+        Gateway::serve(config, bound, log)
+    }
+
+    /// The same on listeners that are bound already: what is allowed may have become less since.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Gateway::start`].
+    pub fn serve(mut config: Config, bound: Bound, log: AccessLog) -> Result<Gateway, StartError> {
         crate::sys::ignore_sigpipe();
         let probe = Probe::run();
-        let carriage = carriage(&config, &probe)?;
+        let (carriage, engines) = carriage(&config, &probe)?;
         let uring = runs_in_uring(&config, &probe)?;
         let demo = config.demo.then(EchoBackend::start).transpose().map_err(StartError::Spawn)?;
         if let Some(backend) = &demo {
             point_to(&mut config, backend.address());
         }
-        let bound = bind(&config)?;
         let (log_sender, log) = LogWriter::start(log).map_err(StartError::Spawn)?;
         let counters: Arc<[Arc<Counters>]> =
             (0..config.gateway.workers).map(|_| Arc::default()).collect();
@@ -128,7 +130,7 @@ impl Gateway {
         for address in &addresses {
             info!("listening on {address}");
         }
-        Ok(Gateway { workers, addresses, counters, log, demo, socket_files, ended })
+        Ok(Gateway { workers, addresses, counters, log, demo, socket_files, engines, ended })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -189,6 +191,29 @@ impl Gateway {
         self.workers.iter().any(|worker| worker.thread.is_finished())
     }
 
+    /// The workers that are there and do not answer until `deadline`.
+    pub async fn silent_workers(&self, deadline: tokio::time::Instant) -> Vec<usize> {
+        let ask = |worker: &Handle| {
+            let (reply, answer) = oneshot::channel();
+            worker.control.send(Control::Ping(reply)).map(|()| answer).ok()
+        };
+        let asked: Vec<_> = self.workers.iter().map(ask).collect();
+        let mut silent = Vec::new();
+        for (index, answer) in asked.into_iter().enumerate() {
+            // One that has ended, or ends before it answers, has nothing to be silent about.
+            let Some(answer) = answer else { continue };
+            if tokio::time::timeout_at(deadline, answer).await.is_err() {
+                silent.push(index);
+            }
+        }
+        silent
+    }
+
+    /// The engines that routes start their sessions with, for people.
+    pub fn engines(&self) -> &str {
+        &self.engines
+    }
+
     /// Waits until a worker ends, or has ended since this was asked last.
     pub async fn worker_ended(&self) {
         self.ended.notified().await;
@@ -209,74 +234,10 @@ impl Gateway {
     }
 }
 
-impl SocketFiles {
-    fn add(&self, path: &std::path::Path) {
-        self.0.lock().expect("nothing panics with the lock held").push(path.to_owned());
-    }
-
-    fn remove(&self) {
-        for path in self.0.lock().expect("nothing panics with the lock held").drain(..) {
-            // A file that somebody else removed is removed.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-impl Drop for SocketFiles {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
 impl Drop for SaysEnd {
     fn drop(&mut self) {
         self.0.notify_one();
     }
-}
-
-/// Listening sockets, by worker, then in the order of the configuration.
-struct Bound {
-    addresses: Vec<BoundAddress>,
-    sockets: Vec<Vec<OwnedFd>>,
-    socket_files: SocketFiles,
-}
-
-/// Binds every listener once per worker: over TCP each worker has its own queue (`SO_REUSEPORT`), over
-/// Unix they share one.
-fn bind(config: &Config) -> Result<Bound, StartError> {
-    let workers = config.gateway.workers;
-    let options = tcp_options(&config.gateway.tcp);
-    let mut bound = Bound {
-        addresses: Vec::new(),
-        sockets: (0..workers).map(|_| Vec::new()).collect(),
-        socket_files: SocketFiles::default(),
-    };
-    for listener in &config.listeners {
-        let fail = |source| StartError::Listen { address: listen_text(&listener.address), source };
-        let first = match &listener.address {
-            Listen::Tcp(address) => net::listen_tcp(*address, &options).map_err(fail)?,
-            Listen::Unix(path) => net::listen_unix(path).map_err(fail)?,
-        };
-        let address = match &listener.address {
-            Listen::Tcp(asked) => {
-                BoundAddress::Tcp(net::local_address(first.as_fd()).unwrap_or(*asked))
-            }
-            Listen::Unix(path) => {
-                bound.socket_files.add(path);
-                BoundAddress::Unix(path.clone())
-            }
-        };
-        for sockets in &mut bound.sockets[1..] {
-            let more = match &address {
-                BoundAddress::Tcp(address) => net::listen_tcp(*address, &options),
-                BoundAddress::Unix(_) => first.try_clone(),
-            };
-            sockets.push(more.map_err(fail)?);
-        }
-        bound.sockets[0].push(first);
-        bound.addresses.push(address);
-    }
-    Ok(bound)
 }
 
 /// Starts the workers and waits until each of them accepts.
@@ -325,8 +286,9 @@ fn abandon(workers: Vec<Handle>, error: io::Error) -> StartError {
     StartError::Spawn(error)
 }
 
-/// How each route's sessions are carried.
-fn carriage(config: &Config, probe: &Probe) -> Result<Vec<Carriage>, StartError> {
+/// How each route's sessions are carried, and the engines among them in words. What was taken and why is logged,
+/// one line per reason.
+fn carriage(config: &Config, probe: &Probe) -> Result<(Vec<Carriage>, String), StartError> {
     let of = |route: &config::Route| {
         let choice = choice::engine_for(probe, route.engine, config.gateway.no_fallback);
         let (engine, adaptive) = match choice.taken {
@@ -338,6 +300,7 @@ fn carriage(config: &Config, probe: &Probe) -> Result<Vec<Carriage>, StartError>
                 return Err(StartError::Unable(format!("route {:?}: {}", route.name, choice.why)));
             }
         };
+        let word = choice.taken.map_or("", choice::engine_word);
         let reason = match (route.engine, choice.taken) {
             (config::Engine::Auto, Some(config::Engine::Auto)) => "adaptive",
             (config::Engine::Auto, _) => "probed",
@@ -345,9 +308,26 @@ fn carriage(config: &Config, probe: &Probe) -> Result<Vec<Carriage>, StartError>
             (config::Engine::Uring, _) => "uring_refused",
             _ => "splice_refused",
         };
-        Ok(Carriage { engine, adaptive, reason })
+        Ok((Carriage { engine, adaptive, reason }, (word, choice.why)))
     };
-    config.routes.iter().map(of).collect()
+    let mut carriage = Vec::new();
+    let mut taken: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
+    for route in &config.routes {
+        let (carried, word_and_why) = of(route)?;
+        carriage.push(carried);
+        taken.entry(word_and_why).or_default().push(&route.name);
+    }
+    for ((engine, why), routes) in &taken {
+        let routes = match routes[..] {
+            [route] => format!("route {route}"),
+            _ => format!("{} routes", routes.len()),
+        };
+        info!("engine {engine} for {routes}: {why}");
+    }
+    let mut engines: Vec<_> = taken.into_keys().map(|(engine, _)| engine).collect();
+    engines.dedup();
+    let s = if engines.len() == 1 { "" } else { "s" };
+    Ok((carriage, format!("engine{s} {}", engines.join(", "))))
 }
 
 /// Whether workers run in tokio-uring, which panics where it cannot have a ring: the probe was asked.
@@ -376,32 +356,6 @@ pub(crate) fn tcp_options(tcp: &config::Tcp) -> TcpOptions {
         keepalive_interval: tcp.keepalive_interval,
         keepalive_probes: tcp.keepalive_probes,
         user_timeout: tcp.user_timeout,
-    }
-}
-
-fn listen_text(address: &Listen) -> String {
-    match address {
-        Listen::Tcp(address) => address.to_string(),
-        Listen::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
-impl BoundAddress {
-    /// The port; `None` for a Unix socket.
-    pub fn port(&self) -> Option<u16> {
-        match self {
-            BoundAddress::Tcp(address) => Some(address.port()),
-            BoundAddress::Unix(_) => None,
-        }
-    }
-}
-
-impl std::fmt::Display for BoundAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            BoundAddress::Tcp(address) => address.fmt(f),
-            BoundAddress::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
     }
 }
 

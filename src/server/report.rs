@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::bench::summary::Summary;
 use super::choice::{Choice, engine_for, engine_word, runtime_for, runtime_word};
 use crate::config::{Config, Engine, Runtime};
-use crate::sys::probe::{Ability, Host, Pipes, Probe};
+use crate::sys::probe::{Ability, Host, Pipes, Probe, Sandbox};
 
 /// The whole report, ending in a line feed. Without a `config`, the engine of a route that asks for
 /// nothing.
@@ -112,8 +112,9 @@ fn as_text(probe: &Probe, choices: &Choices) -> String {
 
 /// One line per item of the probe, in its order.
 fn findings(probe: &Probe) -> Vec<(&'static str, String)> {
-    let Probe { host, splice, pipes, io_uring, ktls, reuseport, user_timeout, nofile } = probe;
-    vec![
+    let Probe { host, splice, pipes, io_uring, ktls, reuseport, user_timeout, nofile, sandbox } =
+        probe;
+    let mut findings = vec![
         ("kernel", format!("Linux {} {}", host.kernel, host.arch)),
         ("seccomp", seccomp(host)),
         ("splice, TCP", ability(&splice.tcp)),
@@ -131,7 +132,16 @@ fn findings(probe: &Probe) -> Vec<(&'static str, String)> {
         ("SO_REUSEPORT", ability(reuseport)),
         ("TCP_USER_TIMEOUT", ability(user_timeout)),
         ("nofile", optional(nofile.map(|limit| format!("{} of {}", limit.soft, limit.hard)))),
-    ]
+    ];
+    if let Some(sandbox) = sandbox {
+        findings.extend([
+            ("sandbox", "of a running gateway; see --no-sandbox".to_owned()),
+            ("  seccomp filter", ability(&sandbox.calls)),
+            ("  landlock", landlock(sandbox)),
+            ("  fewer rights", ability(&sandbox.capabilities)),
+        ]);
+    }
+    findings
 }
 
 fn ability(ability: &Ability) -> String {
@@ -149,6 +159,13 @@ fn seccomp(host: &Host) -> String {
         Some(2) => "a filter is active".into(),
         Some(mode) => format!("mode {mode}"),
         None => UNKNOWN.into(),
+    }
+}
+
+fn landlock(sandbox: &Sandbox) -> String {
+    match (sandbox.landlock, &sandbox.files) {
+        (Some(version), Ability::Yes) => format!("yes, version {version}"),
+        (_, files) => ability(files),
     }
 }
 

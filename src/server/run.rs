@@ -1,5 +1,6 @@
 //! The `run` verb: a gateway, and the signals that steer it.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -8,15 +9,18 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{AccessLog, Gateway, StartError};
+use super::notify::Notifier;
+use super::{AccessLog, Bound, Gateway, StartError};
 use crate::config::Config;
+use crate::sys::activation;
 
 /// How often a gateway is asked whether its workers have ended, once one has said that it will.
 const FINISHED_PERIOD: Duration = Duration::from_millis(20);
 
 /// Runs until it is told to stop and has. True when every worker ended in order.
 ///
-/// SIGTERM and SIGINT drain, a second one stops at once, SIGUSR1 prints the counters on stderr.
+/// SIGTERM and SIGINT drain, a second one stops at once, SIGUSR1 prints the counters on stderr. A service manager
+/// is told how far it is, and may have opened the listeners.
 ///
 /// # Errors
 ///
@@ -25,6 +29,12 @@ pub fn run(config: Config) -> Result<bool, StartError> {
     if let Err(error) = crate::sys::net::raise_nofile_limit() {
         warn!(%error, "cannot raise the limit of open files to its hard limit");
     }
+    let notifier = Notifier::from_environment();
+    let passed = activation::take().map_err(|error| {
+        StartError::Unable(format!("cannot take the service manager's sockets: {error}"))
+    })?;
+    let bound = Bound::new(&config, passed)?;
+    super::confine::confine(&config)?;
     let log = if config.gateway.access_log { AccessLog::Stdout } else { AccessLog::Off };
     let drain = config.gateway.drain;
     let demo = config.demo;
@@ -36,11 +46,12 @@ pub fn run(config: Config) -> Result<bool, StartError> {
     runtime.block_on(async {
         // Before the workers start: a signal that comes early must not kill the process.
         let mut signals = Signals::new().map_err(StartError::Spawn)?;
-        let gateway = Gateway::start(config, log)?;
+        let gateway = Gateway::serve(config, bound, log)?;
+        notifier.ready(&gateway);
         if demo && let Some(address) = gateway.addresses().first() {
             info!("no --config and no --to: serving the test page, open http://{address}/");
         }
-        signals.wait_for_stop(&gateway).await;
+        beside(signals.wait_for_stop(&gateway), notifier.watch(&gateway)).await;
         if gateway.has_ended_worker() {
             error!(
                 "a worker ended unasked: draining the others, so that a supervisor can start anew"
@@ -49,11 +60,22 @@ pub fn run(config: Config) -> Result<bool, StartError> {
         let open = gateway.metrics().connections_open;
         info!("draining: {open} connections open, {drain:?} at most; signal again to stop at once");
         gateway.drain();
-        signals.wait_for_end(&gateway).await;
+        notifier.stopping(&gateway);
+        beside(signals.wait_for_end(&gateway), notifier.watch(&gateway)).await;
         let sound = gateway.join();
         info!("stopped");
         Ok(sound)
     })
+}
+
+/// Does `work`, and meanwhile what never ends.
+async fn beside<T>(work: impl Future<Output = T>, endless: impl Future<Output = Infallible>) -> T {
+    let (mut work, mut endless) = (pin!(work), pin!(endless));
+    poll_fn(|cx| {
+        let Poll::Pending = endless.as_mut().poll(cx);
+        work.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// What a signal says.

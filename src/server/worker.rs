@@ -140,6 +140,10 @@ async fn serve(
             Some(Control::Move { id, to, reply }) => {
                 let _ = reply.send(worker.registry.order_one(&id, Order::Move(to)));
             }
+            Some(Control::Ping(reply)) => {
+                // Who asked may have given up: then this answer comes too late.
+                let _ = reply.send(());
+            }
             Some(Control::Drain) => {
                 servants.stop_accepting(worker).await;
                 deadline.get_or_insert_with(|| Instant::now() + worker.config.gateway.drain);

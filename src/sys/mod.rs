@@ -3,13 +3,17 @@
 //! One file per kernel interface. Nothing here knows what a session or a route is, and nothing here
 //! decides: each function makes one call and says what the kernel answered.
 
+pub mod activation;
 pub mod alloc;
+pub mod clock;
+pub mod credentials;
 pub mod net;
 pub mod pipe;
 pub mod probe;
 pub mod random;
 pub mod reactor;
 pub mod ring;
+pub mod sandbox;
 pub mod sockopt;
 pub mod splice;
 pub mod stream;

@@ -7,7 +7,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -96,6 +96,40 @@ pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     socket.bind(&address)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Where a socket listens that somebody else opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listening {
+    /// IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A path.
+    Unix(PathBuf),
+}
+
+/// Makes a listening socket that somebody else opened one like ours, and says where it listens.
+///
+/// # Errors
+///
+/// It is no listening stream socket, or of a family that we do not serve.
+pub fn take_over(socket: BorrowedFd<'_>, options: &TcpOptions) -> io::Result<Listening> {
+    let socket = SockRef::from(&socket);
+    if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening stream socket"));
+    }
+    let address = socket.local_addr()?;
+    socket.set_nonblocking(true)?;
+    match (address.as_socket(), address.as_pathname()) {
+        (Some(address), _) => {
+            options.apply(&socket)?;
+            Ok(Listening::Tcp(address))
+        }
+        (None, Some(path)) => Ok(Listening::Unix(path.to_owned())),
+        (None, None) => {
+            let wrong = "neither an IP address nor a path";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, wrong))
+        }
+    }
 }
 
 /// The TCP address that a socket is bound to; `None` for a Unix socket.

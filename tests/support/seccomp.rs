@@ -39,6 +39,9 @@ pub enum Call {
     IoUringSetup,
     IoUringEnter,
     IoUringRegister,
+    Seccomp,
+    LandlockCreateRuleset,
+    Capset,
 }
 
 /// What a refused call answers.
@@ -117,6 +120,9 @@ impl Call {
             Call::IoUringSetup => libc::SYS_io_uring_setup,
             Call::IoUringEnter => libc::SYS_io_uring_enter,
             Call::IoUringRegister => libc::SYS_io_uring_register,
+            Call::Seccomp => libc::SYS_seccomp,
+            Call::LandlockCreateRuleset => libc::SYS_landlock_create_ruleset,
+            Call::Capset => libc::SYS_capset,
         }
     }
 }

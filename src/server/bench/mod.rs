@@ -208,6 +208,7 @@ fn config(engine: Engine, backend_port: u16) -> Config {
             ..Route::new("bench", vec![to])
         }],
         demo: false,
+        file: None,
     }
 }
 

@@ -38,6 +38,31 @@ workers:
 }
 
 #[test]
+fn what_of_the_sandbox_is_to_be_had_is_told_when_it_was_asked_for() {
+    let mut probe = all_works();
+    assert!(!report(&probe, None, false).contains("sandbox"));
+    assert!(!report(&probe, None, true).contains("sandbox"));
+    probe.sandbox = Some(Sandbox {
+        calls: Ability::No(refused("seccomp")),
+        files: Ability::Yes,
+        landlock: Some(5),
+        capabilities: Ability::Yes,
+    });
+    let text = report(&probe, None, false);
+    let wanted = "
+sandbox             of a running gateway; see --no-sandbox
+  seccomp filter    no: seccomp: EPERM: Operation not permitted (a hint)
+  landlock          yes, version 5
+  fewer rights      yes
+";
+    assert!(text.contains(wanted), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_str(&report(&probe, None, true)).expect("one object");
+    assert_eq!(json.pointer("/sandbox/calls/errno"), Some(&"EPERM".into()));
+    assert_eq!(json.pointer("/sandbox/landlock"), Some(&5.into()));
+}
+
+#[test]
 fn text_names_refusals_degraded_pipes_and_what_is_unknown() {
     let mut probe = all_works();
     probe.host.seccomp_mode = Some(2);
@@ -123,5 +148,6 @@ fn config(routes: &[(&str, Engine)]) -> Config {
         listeners: vec![Listener { address: Listen::Unix("/nowhere".into()) }],
         routes: routes.iter().map(route).collect(),
         demo: false,
+        file: None,
     }
 }

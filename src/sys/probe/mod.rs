@@ -14,6 +14,7 @@ mod buffers;
 mod host;
 mod loopback;
 mod pipes;
+mod sandbox;
 mod sockets;
 mod splice;
 mod uring;
@@ -25,6 +26,7 @@ use serde::Serialize;
 
 pub use host::{Host, Limit};
 pub use pipes::{PIPE_BYTES_LARGE, PIPE_BYTES_MIN, Pipes};
+pub use sandbox::Sandbox;
 pub use splice::Splice;
 pub use uring::{Operations, Uring};
 pub use why::{Ability, Why};
@@ -48,6 +50,9 @@ pub struct Probe {
     pub user_timeout: Ability,
     /// `RLIMIT_NOFILE`: descriptors this process may hold. `None`: it could not be read.
     pub nofile: Option<Limit>,
+    /// What a gateway could give up. `None`: it was not asked, as a gateway does not, which has it behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
 }
 
 impl Probe {
@@ -65,6 +70,16 @@ impl Probe {
         trial.expect("a thread for the probe").join().expect("the probe does not panic")
     }
 
+    /// The same, and what of the sandbox is to be had.
+    ///
+    /// # Panics
+    ///
+    /// As [`Probe::run`].
+    pub fn run_with_sandbox() -> Probe {
+        let found = Probe::run();
+        Probe { sandbox: Some(sandbox::probe(&found.host)), ..found }
+    }
+
     fn try_all() -> Probe {
         let host = host::read();
         Probe {
@@ -75,6 +90,7 @@ impl Probe {
             reuseport: sockets::reuseport(&host),
             user_timeout: sockets::user_timeout(&host),
             nofile: host::nofile(),
+            sandbox: None,
             host,
         }
     }

@@ -118,7 +118,9 @@ fn hint(call: &str, errno: i32, host: &Host) -> String {
     let filtered = matches!(host.seccomp_mode, Some(1 | 2));
     match errno {
         libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL if filtered => {
-            "a seccomp filter is active: the container's or service's profile may refuse it".into()
+            "a seccomp filter is active: the container's or service's profile may refuse it, or the \
+             sandbox of the gateway itself"
+                .into()
         }
         libc::EPERM | libc::EACCES => "a security module or sandbox refuses it".into(),
         libc::ENOSYS => "this kernel, or what emulates it, does not have it".into(),

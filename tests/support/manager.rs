@@ -70,7 +70,10 @@ impl Manager {
     /// The next message with this line, and those before it.
     pub fn until(&self, line_start: &str) -> (String, Vec<String>) {
         let mut before = Vec::new();
+        let deadline = Instant::now() + BOUND;
         loop {
+            // Messages may go on coming for ever.
+            assert!(Instant::now() < deadline, "no {line_start:?} among {before:?}");
             let message = self.message();
             if message.lines().any(|line| line.starts_with(line_start)) {
                 return (message, before);

@@ -111,6 +111,10 @@ fn step(
 ) -> Result<Piece, Rule> {
     if enters {
         inspector.enter(bytes, tools)?;
+        // Headers behind that are looked at where they are, too.
+        while let Some(behind) = behind(bytes, inspector.unseen())
+            && inspector.enter_next(behind, tools)
+        {}
         let unseen = bytes.len().min(usize::try_from(inspector.unseen()).unwrap_or(usize::MAX));
         if unseen > 0 {
             inspector.passed(unseen as u64, tools);
@@ -118,6 +122,11 @@ fn step(
         }
     }
     inspector.next(bytes, tools)
+}
+
+/// What is there behind so many bytes, if those are any and all there.
+fn behind(bytes: &[u8], unseen: u64) -> Option<&[u8]> {
+    bytes.get(usize::try_from(unseen).ok()?..).filter(|_| unseen > 0)
 }
 
 /// What passes is the front of what came, and, unless a rule was broken, all of it but a header or a control frame

@@ -184,8 +184,8 @@ pub fn is_what_a_receiver_judges(stream: &Stream, seen: &Seen) {
     let told: Vec<&Vec<u8>> = seen.said.messages.iter().map(|(_, payload)| payload).collect();
     assert_eq!(told, messages.iter().collect::<Vec<_>>());
     let Some(rule) = seen.broken else { return };
-    // It takes any form of a length, and corrects a code that may not be sent.
-    if !matches!(rule, Rule::Length | Rule::CloseCode) {
+    // It takes any form of a length, of control frames as well, and corrects a code that may not be sent.
+    if !matches!(rule, Rule::Length | Rule::ControlLength | Rule::CloseCode) {
         let (messages, end) = receive(stream, &stream.bytes);
         // What is not whole it does not judge.
         assert!(!is_an_end(&end) || messages.len() == told.len(), "{rule:?}: {end:?}");

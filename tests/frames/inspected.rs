@@ -111,6 +111,10 @@ fn step(
 ) -> Result<Piece, Rule> {
     if enters {
         inspector.enter(bytes, tools)?;
+        // Headers behind that are looked at where they are, too.
+        while let Some(behind) = behind(bytes, inspector.unseen())
+            && inspector.enter_next(behind, tools)
+        {}
         let unseen = bytes.len().min(usize::try_from(inspector.unseen()).unwrap_or(usize::MAX));
         if unseen > 0 {
             inspector.passed(unseen as u64, tools);
@@ -118,6 +122,11 @@ fn step(
         }
     }
     inspector.next(bytes, tools)
+}
+
+/// What is there behind so many bytes, if those are any and all there.
+fn behind(bytes: &[u8], unseen: u64) -> Option<&[u8]> {
+    bytes.get(usize::try_from(unseen).ok()?..).filter(|_| unseen > 0)
 }
 
 /// What passes is the front of what came, and, unless a rule was broken, all of it but a header or a control frame
@@ -175,8 +184,8 @@ pub fn is_what_a_receiver_judges(stream: &Stream, seen: &Seen) {
     let told: Vec<&Vec<u8>> = seen.said.messages.iter().map(|(_, payload)| payload).collect();
     assert_eq!(told, messages.iter().collect::<Vec<_>>());
     let Some(rule) = seen.broken else { return };
-    // It takes any form of a length, and corrects a code that may not be sent.
-    if !matches!(rule, Rule::Length | Rule::CloseCode) {
+    // It takes any form of a length, of control frames as well, and corrects a code that may not be sent.
+    if !matches!(rule, Rule::Length | Rule::ControlLength | Rule::CloseCode) {
         let (messages, end) = receive(stream, &stream.bytes);
         // What is not whole it does not judge.
         assert!(!is_an_end(&end) || messages.len() == told.len(), "{rule:?}: {end:?}");

@@ -81,8 +81,16 @@ impl Other {
     }
 
     fn message(&mut self, message: &[u8]) -> Result<(), Fault> {
-        let whole = [message, &TAIL].concat();
-        let mut rest = &whole[..];
+        // A final block with nothing behind it is whole without the tail.
+        let is_whole = self.feed(message)?;
+        if !is_whole {
+            self.feed(&TAIL)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in some bytes; whether a stream ends where they do.
+    fn feed(&mut self, mut rest: &[u8]) -> Result<bool, Fault> {
         let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF
             | inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
         loop {
@@ -97,10 +105,10 @@ impl Other {
                     self.inflater = Box::default();
                     self.stream = self.out;
                     if rest.is_empty() {
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
-                TINFLStatus::NeedsMoreInput => return Ok(()),
+                TINFLStatus::NeedsMoreInput => return Ok(false),
                 TINFLStatus::HasMoreOutput => return Err(Fault::TooLong),
                 _ => return Err(Fault::NoDeflate),
             }

@@ -90,7 +90,7 @@ def routes(server):
 
 def run(servers, gateway, report):
     (server,) = servers
-    title = f"nghttp -u, {gateway.engine if gateway else 'direct'}"
+    title = f"nghttp -u, {gateway.way if gateway else 'direct'}"
     base = f"http://127.0.0.1:{(gateway or server).port}/h2c"
 
     # The frames it prints are the proof that the upgrade took place.
@@ -106,7 +106,7 @@ def run(servers, gateway, report):
     report.check(f"{title}: three streams of 1 MiB", wrong)
     for path in ("told", "one", "two") if gateway else ():
         line = gateway.line(f"/h2c/{path}")
-        wrong = carried_wrongly(line, gateway.engine, HEAD_DATA_MAX)
+        wrong = carried_wrongly(line, gateway, HEAD_DATA_MAX)
         if (line.get("status"), line.get("upgrade")) != (101, "h2c"):
             wrong = f"status or protocol: {line}"
         report.check(f"{title}: access log of {path}", wrong)

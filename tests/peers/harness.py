@@ -11,6 +11,7 @@ import pathlib
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -109,11 +110,13 @@ class Server(Program):
 class Gateway(Program):
     """The gateway, with one route for each (path prefix, protocol, backend port); `keys` for all."""
 
-    def __init__(self, binary, engine, routes, keys=()):
-        self.engine = engine
+    def __init__(self, binary, engine, routes, keys=(), depth=None):
+        self.engine, self.depth = engine, depth
+        # What stands in titles and paths.
+        self.way = f"inspect-{depth}" if depth else engine
         self.folder = tempfile.mkdtemp(prefix="upsplice-peers-")
         config = pathlib.Path(self.folder) / "upsplice.toml"
-        config.write_text(gateway_config(engine, routes, keys))
+        config.write_text(gateway_config(engine, routes, keys, depth))
         super().__init__([binary, "run", "--config", config])
         self.port = int(self.wait_for(self.err, r"listening on 127\.0\.0\.1:(\d+)").group(1))
         self.lines = {}
@@ -125,13 +128,31 @@ class Gateway(Program):
             self.lines[line.get("path")] = line
         return self.lines.pop(path)
 
+    def counters(self):
+        """Its counters, which it prints on SIGUSR1."""
+        self.process.send_signal(signal.SIGUSR1)
+        return json.loads(self.wait_for(self.err, r"counters (\{.*)").group(1))
+
+    def followed_wrongly(self, deflates):
+        """What is wrong with what an inspecting gateway has counted, or None. `deflates` says whether
+        some of the sessions were compressed."""
+        websocket = self.counters()["websocket"]
+        for way in (websocket["to_upstream"], websocket["to_downstream"]):
+            broken = {rule: count for rule, count in way["violations"].items() if count}
+            frames = way["frames"]
+            if broken or not sum(way["message_sizes"]) or not frames["text"]:
+                return f"{broken or 'no messages'}: {way}"
+            if bool(way["compressed_bytes"]) != (deflates and self.depth == "payload"):
+                return f"{way['compressed_bytes']} bytes were inflated: {way}"
+        return None
+
     def stop(self):
         status = super().stop()
         shutil.rmtree(self.folder, ignore_errors=True)
         return status
 
 
-def gateway_config(engine, routes, keys):
+def gateway_config(engine, routes, keys=(), depth=None):
     """Two workers, so that sessions land on both."""
     lines = [
         "[gateway]",
@@ -150,15 +171,22 @@ def gateway_config(engine, routes, keys):
             f'to = ["127.0.0.1:{port}"]',
             *keys,
         ]
+        lines += ['mode = "inspect"', f'inspect = "{depth}"'] if depth else []
     return "\n".join(lines) + "\n"
 
 
-def carried_wrongly(line, engine, head_data_max=0):
+def carried_wrongly(line, gateway, head_data_max=0):
     """What is wrong with the way the session of this access log line was carried, or None."""
-    if line.get("engine") != engine:
-        return f"engine is {line.get('engine')}: {line}"
+    engine = gateway.engine
     if line["close_reason"] != "completed":
         return f"close_reason is {line['close_reason']}: {line}"
+    if line.get("mode") != ("inspect" if gateway.depth else "zero-copy"):
+        return f"mode is {line.get('mode')}: {line}"
+    # With auto it is the frames that decide.
+    if engine != "auto" and line.get("engine") != engine:
+        return f"engine is {line.get('engine')}: {line}"
+    if line.get("violation"):
+        return f"a violation: {line}"
     if engine == "splice" and not (line["bytes_splice"] and line["bytes_copy"] <= head_data_max):
         return f"{line['bytes_splice']} bytes spliced, {line['bytes_copy']} copied: {line}"
     if engine == "copy" and (line["bytes_splice"] or not line["bytes_copy"]):

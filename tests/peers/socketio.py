@@ -14,6 +14,7 @@ PLAN = {
     "kicked": (("disconnect by the server",), {"kicked/": "server namespace disconnect"}),
 }
 SESSIONS = 5
+DEFLATES = False
 # The first packet of the server often comes along with its 101, and then it is head data.
 HEAD_DATA_MAX = 512
 
@@ -33,7 +34,7 @@ def routes(server):
 
 def run(servers, gateway, report):
     (server,) = servers
-    title = f"socket.io, {gateway.engine if gateway else 'direct'}"
+    title = f"socket.io, {gateway.way if gateway else 'direct'}"
     port = gateway.port if gateway else server.port
     command, options = node("socketio_client.mjs", f"http://127.0.0.1:{port}")
     command = [str(word) for word in command]
@@ -53,5 +54,5 @@ def run(servers, gateway, report):
     for number in range(SESSIONS if gateway else 0):
         # All sessions have the same path, so the lines come in the order of the ends.
         line = gateway.line("/socket.io/")
-        wrong = carried_wrongly(line, gateway.engine, HEAD_DATA_MAX)
+        wrong = carried_wrongly(line, gateway, HEAD_DATA_MAX)
         report.check(f"{title}: access log of session {number + 1}", wrong)

@@ -6,6 +6,8 @@ import subprocess
 from harness import BOUND, HERE, Server, Unavailable, carried_wrongly, node, python_with_pins
 
 MIB = 1 << 20
+# Whether some of its sessions are compressed.
+DEFLATES = True
 # What each session has to have checked at the client, and how the server has to see it end. A close
 # that the server starts is answered with the same code; the reason is the client's to choose.
 MESSAGES = ("text", "binary", "ping", "pong", "1 MiB both ways")
@@ -55,7 +57,7 @@ def run(servers, gateway, report):
 
 
 def one(client, command, server, gateway, report):
-    way = gateway.engine if gateway else "direct"
+    way = gateway.way if gateway else "direct"
     port = gateway.port if gateway else server.port
     prefix = f"/{server.peer}/{client}-{way}"
     title = f"{client} to {server.peer}, {way}"
@@ -92,7 +94,7 @@ def differs(seen, expected):
 def misreported(name, gateway, path):
     """What is wrong with the session's access log line."""
     line = gateway.line(path)
-    if wrong := carried_wrongly(line, gateway.engine):
+    if wrong := carried_wrongly(line, gateway):
         return wrong
     if (line["status"], line["upgrade"]) != (101, "websocket"):
         return f"status or protocol: {line}"

@@ -34,6 +34,8 @@
 //!    what its direction of the relay owes first ([`relay::HeadData`]).
 //! 8. [`session::joined`] gives the [`relay::Relay`] a seat in the registry, and a turn whenever its sockets have
 //!    events. It has no task of its own, and keeps nothing of the exchange.
+//!    In mode `inspect` that relay follows the frames ([`relay::Framed`]): an inspector of [`ws`] says before each fill
+//!    what may pass unseen, and judges the rest.
 //! 9. The end is a side, a stage and a kind ([`error::End`]): one JSON line, a few counters.
 //!
 //! # What is where
@@ -43,13 +45,14 @@
 //! | [`cli`], [`config`] | flags, environment, TOML; all faults at once | opens a listener |
 //! | [`route`] | host, path, protocols → route | a socket, a clock |
 //! | [`http`] | heads, upgrades, fields, bodies: bytes in, values out | a socket, a clock |
+//! | [`ws`] | frames, their rules, compression, limits: bytes in, judgements out | a socket, a clock, a changed byte |
 //! | [`session`] | one connection from accept to close, live sessions, timers | splice |
 //! | [`relay`] | bytes between two joined sockets, engines, pipes | HTTP, routes |
 //! | [`server`] | listeners, workers, signals, stop, the service manager; the demo | a session's bytes |
 //! | [`sys`] | system calls, the only `unsafe` | decides anything |
 //! | [`error`], [`metrics`] | the words and numbers of ends | use anything above them |
 //!
-//! `main → cli → config`; `server → session → {http, route, relay}`; `relay → sys`. `tests/tidy.rs` keeps it so.
+//! `main → cli → config`; `server → session → {http, ws, route, relay}`; `relay → {ws, sys}`. `tests/tidy.rs` keeps it so.
 //!
 //! # What is always true
 //!
@@ -60,6 +63,8 @@
 //!   ([`relay::pace`]); it changes only with nothing held.
 //! - With engine `uring` the worker's ring moves the bytes and its sockets are not in the reactor; what a direction
 //!   may hold is bounded by its credit ([`relay::Kit`], note 0012). The rest of this list holds for it, too.
+//! - An inspected byte passes as it came or not at all, and no part of a control frame, or of what breaks a rule, passes
+//!   before the whole was judged. A frame of ours (Close, ping) stands only where a frame ended, and is masked to a server.
 //! - With `splice` and `copy` a direction fills only when nothing is held, so an `EAGAIN` has one meaning, bytes cannot overtake each
 //!   other, and backpressure is the kernel's window. A drain is exactly as long as the pipe's content.
 //! - An end is passed on once, after the last byte; a reset is passed on as a reset. Every byte taken is

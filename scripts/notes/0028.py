@@ -2,7 +2,6 @@
 """What does it cost to look at the frames of a session?"""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +21,14 @@ LOADS = {
 ROWS = ",".join(load % size for load, sizes in LOADS.items() for size in sizes)
 # From this frame size on the goal of DESIGN §7 holds, and there is no more to pay than this.
 LARGE, GOAL = 16 << 10, 1.3
-FOUND = ("--found", None, "a file that keeps the measurements; later runs add theirs")
+FLAGS = [("--found", None, "a file that keeps the measurements; later runs add theirs"),
+         ("--programs", None, "paths of upsplice, lab and messages, instead of building them")]
 
 
 def programs():
     """Paths of upsplice and of the lab's programs, with the profile's own LTO."""
+    if block.options.programs:
+        return dict(zip(("upsplice", "lab", "messages"), block.options.programs.split(",")))
     found = {}
     for argv in (["build", "--bin", "upsplice", "--release"],
                  ["bench", "--bench", "lab", "--bench", "messages", "--no-run", "--profile",
@@ -48,10 +50,10 @@ class Measured:
         if self.path and self.path.exists():
             self.found = json.loads(self.path.read_text())
 
-    def add(self, found):
+    def add(self, found, names):
+        """Rounds in which all of `names` were measured: a run may have ended early."""
         for row, variants in found.items():
-            names = list(variants)
-            for items in zip(*variants.values()):
+            for items in zip(*(variants.get(name, []) for name in names)):
                 if all("error" not in item for item in items):
                     for name, item in zip(names, items):
                         self.found.setdefault(row, {}).setdefault(name, []).append(item)
@@ -94,34 +96,35 @@ def claims(block, measured, rows):
     read = middles("payload", lambda row: row.size >= LARGE and row.name.endswith("-text"))
     opaque = [median(measured.ratios(row.name, "payload", "frames")) for row in rows
               if not row.name.endswith("-text")]
-    parsed = [median(measured.ratios(row.name, "messages", "frames")) for row in rows]
+    parsed = [median(measured.ratios(row.name, "messages", "frames")) for row in rows
+              if row.size >= LARGE]
     block.say()
     block.say("frames of 16 KiB and more: %.2f of zero-copy (%.2f to %.2f over the rows); smaller: "
               "%.2f (%.2f to %.2f)" % (median(large), min(large), max(large), median(small),
                                        min(small), max(small)))
     block.say("text of 16 KiB and more at the depth payload: %.2f (%.2f to %.2f)" % (
         median(read), min(read), max(read)))
-    block.say("messages relay against frames: %.2f (%.2f to %.2f)" % (
+    block.say("messages relay against frames, from 16 KiB on: %.2f (%.2f to %.2f)" % (
         median(parsed), min(parsed), max(parsed)))
     block.claim(max(large) <= GOAL, "Frames of 16 KiB and more cost at most %.1f times what "
                 "zero-copy does, in every row." % GOAL)
     block.claim(median(opaque) < 1.1, "Binary messages cost the depth payload no more than frames: "
                 "nobody has to read them.")
-    block.claim(min(parsed) > 1, "The relay that parses every message is dearer in every row.")
+    block.claim(min(parsed) > 1, "From there on the relay that parses every message is dearer in every row.")
 
 
-block = long_block("0028", [FOUND])
+block = long_block("0028", FLAGS)
 binaries = programs()
-binary = os.environ.get("UPSPLICE") or binaries["upsplice"]
+binary = binaries["upsplice"]
 variants = [Upsplice("zero-copy", binary, "auto"),
             Upsplice("frames", binary, "auto", depth="frames"),
             Upsplice("payload", binary, "auto", depth="payload"),
             Messages("messages", binaries["messages"])]
+names = [variant.name for variant in variants]
 measured = Measured(block.options.found)
 if block.options.rounds != "0":
     comparison = Comparison(block.options, variants, ROWS, binaries["lab"])
-    measured.add(comparison.run().found)
-names = [variant.name for variant in variants]
+    measured.add(comparison.run().found, names)
 rows = [row for row in parse_rows(ROWS, 0) if row.name in measured.found]
 counts = [len(measured.found[row.name]["zero-copy"]) for row in rows]
 block.say("CPU of the proxy's only worker; %d to %d rounds of %s s; medians, and p10–p90 "

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::frame::{BINARY, TEXT, Walker, unmasked, unmasked_into};
+use crate::frame::{BINARY, Payload, TEXT, Walker, unmasked, unmasked_into};
 use crate::wire::{Wire, Writer};
 
 /// A running backend; it ends with the process.
@@ -101,10 +101,14 @@ fn serve_handed(mut handed: UnboundedReceiver<StdStream>) {
 async fn serve(stream: TcpStream) {
     let Ok(mut wire) = Wire::new(stream) else { return };
     let Ok(path) = wire.accept().await else { return };
-    let _ended = match path.as_str() {
-        "/sink" => sink(wire).await,
-        "/push" => push(wire).await,
-        "/both" => both(wire).await,
+    let (path, payload) = match path.strip_suffix("/text") {
+        Some(path) => (path, Payload::Text),
+        None => (path.as_str(), Payload::Binary),
+    };
+    let _ended = match path {
+        "/sink" => sink(wire, payload).await,
+        "/push" => push(wire, payload).await,
+        "/both" => both(wire, payload).await,
         "/phases" => phases(wire).await,
         _ => echo(wire).await,
     };
@@ -119,30 +123,30 @@ async fn echo(mut wire: Wire) -> Result<()> {
     }
 }
 
-async fn sink(mut wire: Wire) -> Result<()> {
-    let mut walker = Walker::default();
+async fn sink(mut wire: Wire, payload: Payload) -> Result<()> {
+    let mut walker = Walker::new(payload);
     loop {
         if wire.read(|bytes| walker.walk(bytes)).await?.is_some() {
-            let count = walker.binary_bytes.to_string();
-            wire.write(&unmasked(TEXT, count.as_bytes())).await?;
+            let count = walker.payload_bytes.to_string();
+            wire.write(&unmasked(payload.word(), count.as_bytes())).await?;
         }
     }
 }
 
-async fn push(mut wire: Wire) -> Result<()> {
+async fn push(mut wire: Wire, payload: Payload) -> Result<()> {
     let mut order = Vec::new();
     loop {
         wire.read_frame(&mut order).await?;
-        let bytes = push_ordered(&mut wire.split().1, &order).await?;
-        wire.write(&unmasked(TEXT, bytes.to_string().as_bytes())).await?;
+        let bytes = push_ordered(&mut wire.split().1, payload, &order).await?;
+        wire.write(&unmasked(payload.word(), bytes.to_string().as_bytes())).await?;
     }
 }
 
 /// Pushes as `SIZE MILLISECONDS` says. Returns the payload bytes.
-async fn push_ordered(writer: &mut Writer<'_>, order: &[u8]) -> Result<usize> {
+async fn push_ordered(writer: &mut Writer<'_>, payload: Payload, order: &[u8]) -> Result<usize> {
     let [size, milliseconds] = numbers(order);
     let end = Instant::now() + Duration::from_millis(milliseconds);
-    let frame = unmasked(BINARY, &vec![b'd'; size as usize]);
+    let frame = unmasked(payload.opcode(), &vec![b'd'; size as usize]);
     let mut bytes = 0;
     while Instant::now() < end {
         writer.write(&frame).await?;
@@ -151,18 +155,18 @@ async fn push_ordered(writer: &mut Writer<'_>, order: &[u8]) -> Result<usize> {
     Ok(bytes)
 }
 
-async fn both(mut wire: Wire) -> Result<()> {
+async fn both(mut wire: Wire, payload: Payload) -> Result<()> {
     let mut order = Vec::new();
     wire.read_frame(&mut order).await?;
     let (mut reader, mut writer) = wire.split();
-    let mut walker = Walker::default();
+    let mut walker = Walker::new(payload);
     let take = async {
         while reader.read(usize::MAX, |bytes| walker.walk(bytes)).await?.is_none() {}
         Ok(())
     };
-    let (pushed, ()) = try_join(push_ordered(&mut writer, &order), take).await?;
-    let counts = format!("{pushed} {}", walker.binary_bytes);
-    writer.write(&unmasked(TEXT, counts.as_bytes())).await?;
+    let (pushed, ()) = try_join(push_ordered(&mut writer, payload, &order), take).await?;
+    let counts = format!("{pushed} {}", walker.payload_bytes);
+    writer.write(&unmasked(payload.word(), counts.as_bytes())).await?;
     // The client ends the session.
     reader.read(usize::MAX, |_| ()).await
 }

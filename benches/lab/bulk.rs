@@ -6,7 +6,8 @@ use anyhow::{Result, anyhow, ensure};
 use tokio::net::TcpStream;
 
 use crate::backend::runtime;
-use crate::frame::{BINARY, TEXT, Walker, masked};
+use crate::frame::{Payload, Walker, masked};
+use crate::load::Load;
 use crate::process::Busy;
 use crate::session::Share;
 use crate::wire::{Reader, Wire, Writer};
@@ -20,47 +21,53 @@ const SLOW_READ: usize = 1024;
 const SLOW_FRAME: usize = 16 * 1024;
 
 /// Sends frames until `end`. Returns the payload bytes that the backend says have arrived.
-pub async fn send(wire: &mut Wire, size: usize, end: Instant) -> Result<u64> {
-    let sent = send_until(&mut wire.split().1, size, end).await?;
+pub async fn send(wire: &mut Wire, load: &Load, end: Instant) -> Result<u64> {
+    let sent = send_until(&mut wire.split().1, load.size, load.payload, end).await?;
     let mut answer = Vec::new();
     wire.read_frame(&mut answer).await?;
     agreed(sent, String::from_utf8(answer)?.parse()?)
 }
 
 /// Sends frames until `end`, and the question how many bytes they were. Returns how many.
-async fn send_until(writer: &mut Writer<'_>, size: usize, end: Instant) -> Result<u64> {
-    let frame = masked(BINARY, &vec![b'u'; size]);
+async fn send_until(
+    writer: &mut Writer<'_>,
+    size: usize,
+    payload: Payload,
+    end: Instant,
+) -> Result<u64> {
+    let frame = masked(payload.opcode(), &vec![b'u'; size]);
     let mut sent = 0;
     while Instant::now() < end {
         writer.write(&frame).await?;
         sent += size as u64;
     }
-    writer.write(&masked(TEXT, b"how many")).await?;
+    writer.write(&masked(payload.word(), b"how many")).await?;
     Ok(sent)
 }
 
 /// Has the backend send frames until `end`. Returns the payload bytes that arrived.
-pub async fn receive(wire: &mut Wire, size: usize, end: Instant) -> Result<u64> {
-    wire.write(&order(size, end)).await?;
-    let (said, arrived) = receive_all(&mut wire.split().0).await?;
+pub async fn receive(wire: &mut Wire, load: &Load, end: Instant) -> Result<u64> {
+    wire.write(&order(load.size, load.payload, end)).await?;
+    let (said, arrived) = receive_all(&mut wire.split().0, load.payload).await?;
     agreed(said.parse()?, arrived)
 }
 
 /// Sends and has the backend send until `end`, at the same time. Counts the payload bytes of both
 /// directions. A thread of its own sends: on a connection without a proxy one thread has no time
 /// left.
-pub async fn both(mut wire: Wire, size: usize, end: Instant, share: &mut Share) -> Result<()> {
-    wire.write(&order(size, end)).await?;
+pub async fn both(mut wire: Wire, load: &Load, end: Instant, share: &mut Share) -> Result<()> {
+    let (size, payload) = (load.size, load.payload);
+    wire.write(&order(size, payload, end)).await?;
     let (mut wire, writer) = wire.with_writer()?;
     let sending = std::thread::spawn(move || {
         let busy = Busy::of_this_thread();
         let sent = runtime()?.block_on(async {
             let stream = TcpStream::from_std(writer)?;
-            send_until(&mut Wire::new(stream)?.split().1, size, end).await
+            send_until(&mut Wire::new(stream)?.split().1, size, payload, end).await
         })?;
         anyhow::Ok((sent, Busy::of_this_thread().busiest_since(&busy)))
     });
-    let (said, arrived) = receive_all(&mut wire.split().0).await?;
+    let (said, arrived) = receive_all(&mut wire.split().0, payload).await?;
     // The backend has answered the last thing that the thread sends.
     let (sent, busy) = sending.join().map_err(|_| anyhow!("a sending thread panicked"))??;
     let (pushed, taken) = said.split_once(' ').unwrap_or_default();
@@ -72,7 +79,7 @@ pub async fn both(mut wire: Wire, size: usize, end: Instant, share: &mut Share) 
 /// Takes [`SLOW_READ`] bytes of what the backend sends, pauses, and so on until `end`. Returns the
 /// bytes taken, frame heads included.
 pub async fn read_slowly(wire: &mut Wire, pace: Duration, end: Instant) -> Result<u64> {
-    wire.write(&order(SLOW_FRAME, end)).await?;
+    wire.write(&order(SLOW_FRAME, Payload::Binary, end)).await?;
     let mut reader = wire.split().0;
     let mut taken = 0;
     while Instant::now() < end {
@@ -83,19 +90,19 @@ pub async fn read_slowly(wire: &mut Wire, pace: Duration, end: Instant) -> Resul
 }
 
 /// What has the backend push until `end`.
-fn order(size: usize, end: Instant) -> Vec<u8> {
+fn order(size: usize, payload: Payload, end: Instant) -> Vec<u8> {
     let milliseconds = end.saturating_duration_since(Instant::now()).as_millis();
-    masked(TEXT, format!("{size} {milliseconds}").as_bytes())
+    masked(payload.word(), format!("{size} {milliseconds}").as_bytes())
 }
 
-/// Reads until a text frame. Returns what it says, and the binary payload bytes before it.
-pub async fn receive_all(reader: &mut Reader<'_>) -> Result<(String, u64)> {
-    let mut walker = Walker::default();
+/// Reads until the backend says something. Returns that, and the payload bytes before it.
+pub async fn receive_all(reader: &mut Reader<'_>, payload: Payload) -> Result<(String, u64)> {
+    let mut walker = Walker::new(payload);
     loop {
         let Some(said) = reader.read(usize::MAX, |bytes| walker.walk(bytes)).await? else {
             continue;
         };
-        return Ok((String::from_utf8(said)?, walker.binary_bytes));
+        return Ok((String::from_utf8(said)?, walker.payload_bytes));
     }
 }
 

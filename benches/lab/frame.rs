@@ -3,12 +3,42 @@
 //! This is not upsplice's own codec on purpose: the two ends of a measurement must not share code
 //! with what is measured.
 
-/// Opcode of a text frame; the lab's control messages travel in these.
+use clap::ValueEnum;
+
+/// Opcode of a text frame.
 pub const TEXT: u8 = 1;
-/// Opcode of a binary frame; payload that is measured travels in these.
+/// Opcode of a binary frame.
 pub const BINARY: u8 = 2;
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// What the payload that is measured travels as; the lab's own words travel as the other. A proxy
+/// that looks into messages has more to do with text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Payload {
+    /// In binary frames.
+    Binary,
+    /// In text frames, in ASCII.
+    Text,
+}
+
+impl Payload {
+    /// The opcode of its frames.
+    pub fn opcode(self) -> u8 {
+        match self {
+            Self::Binary => BINARY,
+            Self::Text => TEXT,
+        }
+    }
+
+    /// The opcode of the lab's own words beside it.
+    pub fn word(self) -> u8 {
+        match self {
+            Self::Binary => TEXT,
+            Self::Text => BINARY,
+        }
+    }
+}
 
 /// Builds a masked frame, as a client sends it.
 pub fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
@@ -100,20 +130,25 @@ impl Head {
     }
 }
 
-/// Walks a stream of frames without keeping payload: counts binary bytes, collects text.
-#[derive(Default)]
+/// Walks a stream of frames without keeping payload: counts its bytes, collects words.
 pub struct Walker {
+    payload: Payload,
     /// Bytes of a frame head that is not whole yet; at most 13.
     partial: Vec<u8>,
     /// The frame whose payload is being walked, and how much of it is missing.
     current: Option<(Head, usize)>,
-    text: Vec<u8>,
-    /// Binary payload bytes seen.
-    pub binary_bytes: u64,
+    word: Vec<u8>,
+    /// Payload bytes seen.
+    pub payload_bytes: u64,
 }
 
 impl Walker {
-    /// Takes the stream's next bytes. Returns the text message that ended in them, if one did.
+    /// At the beginning of a stream whose payload travels like that.
+    pub fn new(payload: Payload) -> Walker {
+        Walker { payload, partial: Vec::new(), current: None, word: Vec::new(), payload_bytes: 0 }
+    }
+
+    /// Takes the stream's next bytes. Returns the words that ended in them, if any did.
     pub fn walk(&mut self, mut bytes: &[u8]) -> Option<Vec<u8>> {
         let mut message = None;
         while !bytes.is_empty() {
@@ -128,16 +163,18 @@ impl Walker {
             };
             let (now, rest) = bytes.split_at(missing.min(bytes.len()));
             bytes = rest;
-            match head.opcode {
-                BINARY => self.binary_bytes += now.len() as u64,
-                _ => self.text.extend_from_slice(now),
+            let is_payload = head.opcode == self.payload.opcode();
+            if is_payload {
+                self.payload_bytes += now.len() as u64;
+            } else {
+                self.word.extend_from_slice(now);
             }
             if now.len() < missing {
                 self.current = Some((head, missing - now.len()));
-            } else if head.opcode != BINARY {
-                let mut text = std::mem::take(&mut self.text);
-                toggle_mask(&mut text, head.mask.unwrap_or_default());
-                message = Some(text);
+            } else if !is_payload {
+                let mut word = std::mem::take(&mut self.word);
+                toggle_mask(&mut word, head.mask.unwrap_or_default());
+                message = Some(word);
             }
         }
         message

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tokio::task::JoinSet;
 
 use crate::backend::runtime;
+use crate::frame::Payload;
 use crate::kernel::Kernel;
 use crate::measured::Measured;
 use crate::mixed::Laps;
@@ -37,6 +38,9 @@ pub struct Load {
     /// Payload bytes of a frame; in `mixed`, of the small ones.
     #[arg(long, default_value_t = 64)]
     pub size: usize,
+    /// What the payload travels as; in `mixed` and to slow readers, always binary.
+    #[arg(long, default_value = "binary")]
+    pub payload: Payload,
     /// How long the workload runs.
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
@@ -170,6 +174,16 @@ impl Load {
     /// When frames are due in an open loop.
     pub fn schedule(&self) -> Schedule {
         Schedule { rate: self.rate, sessions: self.sessions }
+    }
+
+    /// What the backend is asked for.
+    pub fn path(&self, role: Role) -> String {
+        match self.payload {
+            Payload::Text if role.path() != "/phases" && role != Role::ReadSlowly => {
+                format!("{}/text", role.path())
+            }
+            _ => role.path().to_owned(),
+        }
     }
 
     /// The pause of a slow reader.

@@ -90,6 +90,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+use frame::Payload;
 use load::Load;
 use workload::Workload;
 
@@ -147,12 +148,15 @@ fn run(arguments: Arguments) -> Result<()> {
 /// measure what it says it does.
 fn smoke() -> Result<()> {
     let backend = backend::Backend::start("127.0.0.1:0".parse()?, 1)?;
-    for workload in Workload::ALL {
+    let payloads = [Payload::Binary, Payload::Text];
+    let all = payloads.into_iter().flat_map(|payload| Workload::ALL.map(|one| (one, payload)));
+    for (workload, payload) in all {
         let load = Load {
             to: backend.address(),
             workload,
             sessions: 6,
             size: 16 * 1024,
+            payload,
             seconds: 0.1,
             threads: 2,
             rate: 200.0,
@@ -173,7 +177,7 @@ fn smoke() -> Result<()> {
             measured.load_busy.is_some() == (workload != Workload::Idle),
             "{workload:?} does not say whether the load generator was the limit"
         );
-        println!("{workload:?}: {measured}");
+        println!("{workload:?}, {payload:?}: {measured}");
     }
     Ok(())
 }

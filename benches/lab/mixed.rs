@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use tokio::sync::Barrier;
 
 use crate::bulk::{agreed, receive_all};
-use crate::frame::{BINARY, TEXT, masked};
+use crate::frame::{BINARY, Payload, TEXT, masked};
 use crate::session::{Echo, Share};
 use crate::wire::Wire;
 use crate::workload::Kind;
@@ -57,7 +57,7 @@ pub async fn drive(
     (laps, end): (&Laps, Instant),
     share: &mut Share,
 ) -> Result<()> {
-    let (mut echo, bulk, mut odd) = (Echo::new(size), Bulk::new(), false);
+    let (mut echo, bulk, mut odd) = (Echo::new(size, Payload::Binary), Bulk::new(), false);
     loop {
         odd = !odd;
         match kind {
@@ -102,7 +102,7 @@ impl Bulk {
             wire.write(&self.frame).await?;
         }
         wire.write(&masked(TEXT, b"count")).await?;
-        let (said, _) = receive_all(&mut wire.split().0).await?;
+        let (said, _) = receive_all(&mut wire.split().0, Payload::Binary).await?;
         share.bulk_bytes += agreed((count * BULK_FRAME) as u64, said.parse()?)?;
         Ok(())
     }
@@ -111,7 +111,7 @@ impl Bulk {
     async fn down(&self, wire: &mut Wire, count: usize, share: &mut Share) -> Result<()> {
         let wanted = (count * BULK_FRAME) as u64;
         wire.write(&masked(TEXT, format!("push {BULK_FRAME} {count}").as_bytes())).await?;
-        let (said, arrived) = receive_all(&mut wire.split().0).await?;
+        let (said, arrived) = receive_all(&mut wire.split().0, Payload::Binary).await?;
         ensure!(arrived == wanted, "{wanted} bytes were asked for, {arrived} arrived");
         share.bulk_bytes += agreed(said.parse()?, arrived)?;
         Ok(())

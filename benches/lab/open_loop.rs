@@ -54,7 +54,7 @@ impl Sender {
 fn send(load: &Load, mut writers: Vec<(usize, StdStream)>, start: Instant) -> Result<Latency> {
     sharpen_timers();
     let (schedule, give_up) = (load.schedule(), gives_up(load, start));
-    let echo = Echo::new(load.size);
+    let echo = Echo::new(load.size, load.payload);
     let mut lag = Latency::new()?;
     writers.sort_by_key(|(session, _)| *session);
     for turn in 0.. {
@@ -122,7 +122,7 @@ pub async fn receive(
     share: &mut Share,
 ) -> Result<()> {
     let schedule = load.schedule();
-    let mut echo = Echo::new(load.size);
+    let mut echo = Echo::new(load.size, load.payload);
     let answers = async {
         for turn in 0..schedule.turns(session, load.seconds) {
             echo.come_back(wire).await?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::bulk;
-use crate::frame::{BINARY, masked};
+use crate::frame::{Payload, masked};
 use crate::latency::Latency;
 use crate::load::Load;
 use crate::mixed::{self, Laps};
@@ -88,9 +88,9 @@ pub async fn open(load: &Load, role: Role) -> Result<Wire> {
     // What a slow reader leaves unread shall wait in the proxy, or in front of it.
     let unread_max = (role == Role::ReadSlowly).then_some(bulk::SLOW_UNREAD_MAX);
     let mut wire =
-        Wire::open(load.to, role.path(), unread_max).await.context("opening a session")?;
+        Wire::open(load.to, &load.path(role), unread_max).await.context("opening a session")?;
     if role == Role::Silent {
-        Echo::new(load.size).round_trip(&mut wire).await?;
+        Echo::new(load.size, load.payload).round_trip(&mut wire).await?;
     }
     Ok(wire)
 }
@@ -104,10 +104,10 @@ pub async fn drive(load: &Load, seat: Seat, start: Instant) -> Result<Share> {
         return Ok(share);
     };
     match seat.role {
-        Role::Send => share.bulk_bytes = bulk::send(&mut wire, load.size, end).await?,
-        Role::Receive => share.bulk_bytes = bulk::receive(&mut wire, load.size, end).await?,
+        Role::Send => share.bulk_bytes = bulk::send(&mut wire, load, end).await?,
+        Role::Receive => share.bulk_bytes = bulk::receive(&mut wire, load, end).await?,
         Role::SendAndReceive => {
-            bulk::both(wire, load.size, end, &mut share).await?;
+            bulk::both(wire, load, end, &mut share).await?;
         }
         Role::Laps(kind) => {
             let laps = (seat.laps.as_ref(), end);
@@ -122,7 +122,7 @@ pub async fn drive(load: &Load, seat: Seat, start: Instant) -> Result<Share> {
             open_loop::receive(load, seat.index, &mut wire, start, &mut share).await?;
         }
         Role::Echo | Role::Upgrade => {
-            let mut echo = Echo::new(load.size);
+            let mut echo = Echo::new(load.size, load.payload);
             while Instant::now() < end {
                 echo.timed(&mut wire, &mut share).await?;
             }
@@ -132,7 +132,7 @@ pub async fn drive(load: &Load, seat: Seat, start: Instant) -> Result<Share> {
 }
 
 async fn upgrade_again_and_again(load: &Load, end: Instant, share: &mut Share) -> Result<()> {
-    let mut echo = Echo::new(load.size);
+    let mut echo = Echo::new(load.size, load.payload);
     while Instant::now() < end {
         let start = Instant::now();
         let mut wire = open(load, Role::Upgrade).await?;
@@ -151,9 +151,11 @@ pub struct Echo {
 
 impl Echo {
     /// A message of `size` payload bytes.
-    pub fn new(size: usize) -> Echo {
-        let payload: Vec<u8> = (0..size).map(|index| index as u8).collect();
-        let frame = masked(BINARY, &payload);
+    pub fn new(size: usize, payload: Payload) -> Echo {
+        let opcode = payload.opcode();
+        let values = if payload == Payload::Text { 128 } else { 256 };
+        let payload: Vec<u8> = (0..size).map(|index| (index % values) as u8).collect();
+        let frame = masked(opcode, &payload);
         Echo { payload, frame, answer: Vec::new() }
     }
 

@@ -54,8 +54,10 @@ class Charts:
         return [section for section in found if section[3]]
 
     def cells(self, *workloads):
+        # Text frames differ for those only who look into them: a table of its own has their cost.
         return [cell for cell in self.run.cells
-                if cell.workload in workloads and cell.workers == self.workers]
+                if cell.workload in workloads and cell.workers == self.workers
+                and not cell.name.endswith("-text")]
 
     def throughput(self):
         bulk = self.by_size(self.cells("bulk-up", "bulk-down", "bulk-both"), measures.RATE_BULK)

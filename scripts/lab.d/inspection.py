@@ -13,8 +13,8 @@ from measures import CPU, CPU_BULK, shown_count, shown_size
 
 MESSAGES = "messages"
 HEADING = "Cost of inspection"
-WORDS = ("CPU of the proxy, relative to zero-copy in the same round. Below 16 KiB every frame is "
-         "received and sent; from there on only headers are, and payload is spliced.")
+WORDS = ("CPU of the proxy, relative to zero-copy in the same round. Payload of large frames that "
+         "nobody has to read is spliced; text is read at the depth payload, binary is not.")
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ def lines(run):
         # Microseconds of a round trip of two messages, or seconds of 1e9 bytes.
         message = cost / 2 if measure == CPU else cost * cell.size / 1000
         ratios = {name: quotients(run, cell, measure, name, base) for name in targets(run)}
-        found.append(Line("%s, %s" % (cell.workload.replace("-", " "), shown_count(cell.sessions)),
-                          cell.size, message, 1000 * message / cell.size, ratios,
+        text = " of text" if cell.name.endswith("-text") else ""
+        load = "%s%s, %s" % (cell.workload.replace("-", " "), text, shown_count(cell.sessions))
+        found.append(Line(load, cell.size, message, 1000 * message / cell.size, ratios,
                           verdict(run, cell)))
     order = list(dict.fromkeys(line.load for line in found))
     return sorted(found, key=lambda line: (order.index(line.load), line.size))

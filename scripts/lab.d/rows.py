@@ -3,6 +3,7 @@
     bulkN[-up|-down|-both][-SIZE]   N sessions as fast as they go, frames of SIZE [64k];
                                     without a direction: one row up, one row down
     echoSIZE[xN]                    a frame there and back, closed loop, N sessions [1]
+    ...-text                        either of them with text frames: inspected, they are read
     openSIZE[xN]@RATE               the same at RATE frames per second over all sessions, open loop
     crowd[N[+B]]                    N silent sessions [2000] and B that echo [10]
     slow[N[+B]]                     N readers that take 1 KiB at a time [20] and B that echo [10]
@@ -162,8 +163,8 @@ def _parse_row(name, idle_sessions):
             if any(text and int(text) == 0 for text in found.groups() if text and text.isdigit()):
                 raise SystemExit("lab: a zero in the row %r" % name)
             return parse(name, found, idle_sessions)
-    raise SystemExit("lab: no row is called %r; rows: bulkN[-up|-down|-both][-SIZE], "
-                     "echoSIZE[xN], openSIZE[xN]@RATE, crowd[N[+B]], slow[N[+B]], mixed[N], "
+    raise SystemExit("lab: no row is called %r; rows: bulkN[-up|-down|-both][-SIZE][-text], "
+                     "echoSIZE[xN][-text], openSIZE[xN]@RATE, crowd[N[+B]], slow[N[+B]], mixed[N], "
                      "upgrades, idle[SIZE]" % name)
 
 
@@ -171,18 +172,26 @@ def _bulk(_, found, __):
     sessions, size = int(found[1]), bytes_of(found[3], found[4], 64 * KIB)
     ways = [found[2]] if found[2] else ["-up", "-down"]
     of_size = "-" + found[3] + found[4] if found[3] else ""
+    text, of_text, options = _text(found[5])
     return [
-        Row("bulk%d%s%s" % (sessions, way, of_size),
-            "bulk %s, %s frames, %s" % (BULK_WAYS[way], shown(size), count(sessions)),
-            "bulk" + way, sessions, size, BULK)
+        Row("bulk%d%s%s%s" % (sessions, way, of_size, text),
+            "bulk %s, %s%s frames, %s" % (BULK_WAYS[way], shown(size), of_text, count(sessions)),
+            "bulk" + way, sessions, size, BULK, options)
         for way in ways
     ]
 
 
 def _echo(name, found, _):
     size, sessions = bytes_of(found[1], found[2]), int(found[3] or 1)
-    title = "echo, %s, %s" % (shown(size), count(sessions))
-    return [Row(name, title, "echo", sessions, size, ECHO_ONE if sessions == 1 else ECHO_MANY)]
+    _, of_text, options = _text(found[4])
+    title = "echo, %s%s, %s" % (shown(size), of_text, count(sessions))
+    measures = ECHO_ONE if sessions == 1 else ECHO_MANY
+    return [Row(name, title, "echo", sessions, size, measures, options)]
+
+
+def _text(found):
+    """How a row of text frames is told from one of binary ones."""
+    return ("-text", " of text", (("payload", "text"),)) if found else ("", "", ())
 
 
 def _open(name, found, _):
@@ -226,8 +235,8 @@ def _idle(name, found, idle_sessions):
 
 BULK_WAYS = {"-up": "up", "-down": "down", "-both": "both ways at once"}
 PATTERNS = (
-    (r"bulk(\d+)(-up|-down|-both)?(?:-(\d+)(k?))?", _bulk),
-    (r"echo(\d+)(k?)(?:x(\d+))?", _echo),
+    (r"bulk(\d+)(-up|-down|-both)?(?:-(\d+)(k?))?(-text)?", _bulk),
+    (r"echo(\d+)(k?)(?:x(\d+))?(-text)?", _echo),
     (r"open(\d+)(k?)(?:x(\d+))?@(\d+)(k?)", _open),
     (r"crowd(?:(\d+)(?:\+(\d+))?)?", _crowd),
     (r"slow(?:(\d+)(?:\+(\d+))?)?", _slow),

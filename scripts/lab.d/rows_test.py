@@ -39,13 +39,16 @@ class Names(unittest.TestCase):
             "crowd300+3": dict(workload="crowd", sessions=303, size=64, busy=3),
             "slow5": dict(workload="slow-readers", sessions=15, size=64, busy=10),
             "mixed": dict(workload="mixed", sessions=30, size=64),
+            "bulk1-up-4k-text": dict(workload="bulk-up", sessions=1, size=4096, payload="text"),
+            "echo64x10-text": dict(workload="echo", sessions=10, size=64, payload="text"),
             "idle1k": dict(workload="idle", sessions=5000, size=1024),
         }.items():
             self.assertEqual(only(name).load_options(), told, name)
 
     def test_bulk_without_a_direction_is_two_rows(self):
-        names = [row.name for row in rows.parse_rows("bulk1,bulk2-1k", 1)]
-        self.assertEqual(names, ["bulk1-up", "bulk1-down", "bulk2-up-1k", "bulk2-down-1k"])
+        names = [row.name for row in rows.parse_rows("bulk1,bulk2-1k-text", 1)]
+        self.assertEqual(names, ["bulk1-up", "bulk1-down", "bulk2-up-1k-text",
+                                 "bulk2-down-1k-text"])
 
     def test_a_wrong_name_is_named(self):
         for wrong in ("", "echo", "echo64x", "open64", "open64@", "bulk0", "echo64x0", "slow+3",

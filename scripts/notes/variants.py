@@ -51,9 +51,9 @@ class Variant(Upsplice):
         return self.variables
 
 
-def long_block(number):
+def long_block(number, more=()):
     """A block with these options, and the time that building and measuring take."""
-    block = Block(number, OPTIONS)
+    block = Block(number, [*OPTIONS, *more])
     signal.alarm(RUN_SECONDS_MAX)
     # Whoever ends a run early gets a block of what was measured until then.
     signal.signal(signal.SIGTERM, end_early)
@@ -131,14 +131,14 @@ def load_program():
 class Comparison:
     """The backend, and what was measured so far: row → variant → one measurement per round."""
 
-    def __init__(self, options, variants, rows):
+    def __init__(self, options, variants, rows, program=None):
         os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin"
         only = options.only and options.only.split(",")
         self.variants = [variant for place, variant in enumerate(variants)
                          if not (only and place and variant.name not in only)]
         self.rows = parse_rows(options.rows or rows, 0)
         self.rounds, self.seconds = int(options.rounds or ROUNDS), float(options.seconds)
-        self.program, self.lock = load_program(), open(options.lock, "a")
+        self.program, self.lock = program or load_program(), open(options.lock, "a")
         free = sorted(os.sched_getaffinity(0))
         self.proxy_cpu, others = {free[-1]}, free[:-1] or free
         self.one = {others[0]}, {others[min(1, len(others) - 1)]}
@@ -214,8 +214,8 @@ class Comparison:
         client_cpus, backend_cpus = self.one if row.sessions == 1 else self.many
         for task in os.listdir("/proc/%d/task" % self.backend.pid):
             os.sched_setaffinity(int(task), backend_cpus)
-        options = dict(to=variant.address, workload=row.workload, sessions=row.sessions,
-                       size=row.size, seconds=seconds, pids=",".join(map(str, variant.pids)),
+        options = dict(row.load_options(), to=variant.address, seconds=seconds,
+                       pids=",".join(map(str, variant.pids)),
                        threads=min(row.sessions, len(client_cpus)))
         argv = [self.program, "load"]
         for key, value in options.items():

@@ -134,8 +134,8 @@ class Gateway(Program):
         return json.loads(self.wait_for(self.err, r"counters (\{.*)").group(1))
 
     def followed_wrongly(self, deflates):
-        """What is wrong with what an inspecting gateway has counted, or None. `deflates` says whether
-        some of the sessions were compressed."""
+        """What is wrong with what an inspecting gateway has counted, or None; `deflates` where some
+        of the sessions were compressed."""
         websocket = self.counters()["websocket"]
         for way in (websocket["to_upstream"], websocket["to_downstream"]):
             broken = {rule: count for rule, count in way["violations"].items() if count}

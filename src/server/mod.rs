@@ -342,10 +342,7 @@ fn runs_in_uring(config: &Config, probe: &Probe) -> Result<bool, StartError> {
 /// Makes the demo route lead to the embedded backend.
 fn point_to(config: &mut Config, backend: SocketAddr) {
     for route in &mut config.routes {
-        route.to = vec![Endpoint {
-            text: backend.to_string(),
-            target: EndpointTarget::Tcp(vec![backend]),
-        }];
+        route.to = vec![Endpoint::new(backend.to_string(), EndpointTarget::Tcp(vec![backend]))];
     }
 }
 

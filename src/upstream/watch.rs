@@ -1,8 +1,8 @@
 //! The one thread beside the workers that looks names up again and checks health. It exists only where a route
 //! asks for either.
 //!
-//! Names are looked up by the system's name service, which says nothing of a TTL; a resolver of our own that
-//! knows it would bring more packages than all the others together.
+//! Names are looked up by the system's name service, which says nothing of a TTL: a resolver that does stands on
+//! more packages than upsplice has.
 
 use std::io;
 use std::net::SocketAddr;

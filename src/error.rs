@@ -59,6 +59,8 @@ pub enum Kind {
     Violation(&'static str),
     /// A side did not answer a ping of ours.
     HeartbeatTimeout,
+    /// The endpoint fails its checks, and the route ends its sessions then.
+    EndpointUnhealthy,
     /// The engine cannot carry the session and `no_fallback` forbids another.
     EngineRefused,
     /// A system call failed; `call` is its man-page name.
@@ -122,6 +124,7 @@ impl Kind {
             Kind::Stopped => "stopped",
             Kind::Violation(_) => "violation",
             Kind::HeartbeatTimeout => "heartbeat_timeout",
+            Kind::EndpointUnhealthy => "endpoint_unhealthy",
             Kind::EngineRefused => "engine_refused",
             Kind::Io { .. } => "io",
         }

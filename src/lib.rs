@@ -20,12 +20,12 @@
 //!
 //! 1. [`server`] accepts it, in one of the workers: a thread with its own runtime, reactor
 //!    ([`sys::reactor`]), listeners (`SO_REUSEPORT`), pipes and sessions. Nothing is shared between workers
-//!    but counters that are read, and how much each has to do ([`session::load`]): a connection is handed to
+//!    but counters that are read, the [`upstream`] endpoints, and how much each has to do ([`session::load`]): a connection is handed to
 //!    the one that has the least before anything is read from it, and sessions follow once a second.
 //! 2. [`session`] reads the head: [`http::head`] finds its end byte by byte, strictly, then parses it once.
 //! 3. [`route`] maps host, path and offered protocols to a route; [`http::upgrade`] judges what is asked,
 //!    [`http::origin`] which page asks, [`session::mode`] whether the session is inspected.
-//! 4. An endpoint is connected within the `connect` timer, one after the other.
+//! 4. [`upstream`] chooses an endpoint, which is connected within the `connect` timer; when it cannot be, another.
 //! 5. [`http::fields`] writes the head that goes upstream. What was not parsed is never forwarded.
 //! 6. The answer is judged: only a 101 of HTTP/1.1, to a protocol that was offered, for WebSocket with the
 //!    right `Sec-WebSocket-Accept`, opens a tunnel. Anything else is relayed as an ordinary response, with its
@@ -47,12 +47,13 @@
 //! | [`http`] | heads, upgrades, fields, bodies: bytes in, values out | a socket, a clock |
 //! | [`ws`] | frames, their rules, compression, limits: bytes in, judgements out | a socket, a clock, a changed byte |
 //! | [`session`] | one connection from accept to close, live sessions, timers | splice |
+//! | [`upstream`] | endpoints: who gets the next session, health, names | a session |
 //! | [`relay`] | bytes between two joined sockets, engines, pipes | HTTP, routes |
 //! | [`server`] | listeners, workers, signals, stop, the service manager; the demo | a session's bytes |
 //! | [`sys`] | system calls, the only `unsafe` | decides anything |
 //! | [`error`], [`metrics`] | the words and numbers of ends | use anything above them |
 //!
-//! `main → cli → config`; `server → session → {http, ws, route, relay}`; `relay → {ws, sys}`. `tests/tidy.rs` keeps it so.
+//! `main → cli → config`; `server → session → {http, ws, route, upstream, relay}`; `relay → {ws, sys}`. `tests/tidy.rs` keeps it so.
 //!
 //! # What is always true
 //!
@@ -107,4 +108,5 @@ pub mod server;
 pub mod session;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod upstream;
 pub mod ws;

@@ -185,7 +185,7 @@ mod tests {
     use crate::config::{Endpoint, EndpointTarget};
 
     fn route(host: &str, path: &str, protocols: &str) -> Route {
-        let to = Endpoint { text: "unix:/x".into(), target: EndpointTarget::Unix("/x".into()) };
+        let to = Endpoint::new("unix:/x", EndpointTarget::Unix("/x".into()));
         let mut route = Route::new("r", vec![to]);
         route.host = match host.strip_prefix('*') {
             _ if host.is_empty() => None,

@@ -36,7 +36,7 @@ const DIRECTIONS: [(&str, &[&str]); 14] = [
 ];
 
 /// Files and folders of decisions without a socket, a clock or a runtime.
-const PURE: [&str; 8] = [
+const PURE: [&str; 11] = [
     "src/http/",
     "src/ws/",
     "src/route.rs",
@@ -45,6 +45,9 @@ const PURE: [&str; 8] = [
     "src/relay/pace.rs",
     "src/relay/uring/flow.rs",
     "src/server/bench/summary.rs",
+    "src/upstream/choice.rs",
+    "src/upstream/ejection.rs",
+    "src/upstream/hash.rs",
 ];
 
 /// What a pure file may not name. Addresses of std::net and lengths of time are only values.

@@ -89,6 +89,7 @@ impl Route {
             subprotocols: None,
             engine: Engine::Auto,
             to,
+            upstreams: Arc::default(),
             timeouts: Timeouts::default(),
             websocket_strict: true,
             rekey: false,
@@ -104,8 +105,7 @@ impl Config {
     /// puts the backend's address there.
     pub fn demo() -> Config {
         let placeholder = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let target = EndpointTarget::Tcp(vec![placeholder]);
-        let echo = Endpoint { text: "demo".to_owned(), target };
+        let echo = Endpoint::new("demo", EndpointTarget::Tcp(vec![placeholder]));
         Config {
             gateway: Gateway::default(),
             listeners: vec![Listener::default()],

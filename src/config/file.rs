@@ -1,6 +1,7 @@
 //! The file: TOML to [`Config`], noting every fault with its line.
 
 mod inspection;
+mod upstreams;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -190,13 +191,8 @@ fn route(section: &Section, resolve: Resolve<'_>, controllers: &Controllers) -> 
     let mode = section.text("mode", value::mode);
     route.mode = mode.unwrap_or(route.mode);
     route.engine = section.text("engine", value::engine).unwrap_or(route.engine);
-    match section.list("to", |text| value::endpoint(text, resolve)) {
-        Some(to) => route.to = without_offsets(to),
-        None if section.value("to").is_none() => {
-            section.missing("to", "name at least one upstream, to = [\"127.0.0.1:9000\"]");
-        }
-        None => {}
-    }
+    route.to = upstreams::endpoints(section, resolve).unwrap_or(route.to);
+    route.upstreams = Arc::new(upstreams::rules(section));
     route.websocket_strict = section.switch("websocket_strict").unwrap_or(route.websocket_strict);
     route.rekey = section.switch("rekey").unwrap_or(route.rekey);
     route.lenient_connection =

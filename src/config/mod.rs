@@ -10,10 +10,12 @@ pub mod inspection;
 mod load;
 mod origin;
 mod section;
+pub mod upstreams;
 pub mod value;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use inspection::Inspection;
+use upstreams::UpstreamRules;
 
 pub use fault::{Fault, Faults};
 pub use load::Sources;
@@ -168,6 +171,8 @@ pub struct Route {
     pub engine: Engine,
     /// Upstream addresses; never empty.
     pub to: Vec<Endpoint>,
+    /// How they are used.
+    pub upstreams: Arc<UpstreamRules>,
     /// The four timers.
     pub timeouts: Timeouts,
     /// Check `Sec-WebSocket-*` (rules U4, U5); default true. False admits key-less "websocket".
@@ -223,19 +228,24 @@ pub enum Engine {
     Uring,
 }
 
-/// One upstream address.
+/// One upstream address, or one name for several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// As the operator wrote it: for logs.
     pub text: String,
-    /// Where it leads; names are resolved once, at start. Never empty.
+    /// Where it leads, or where its name led when the file was read. Never empty.
     pub target: EndpointTarget,
+    /// Its share of the sessions, beside those of the route's others; each address of a name has it.
+    pub weight: u16,
 }
+
+/// What a weight may be.
+pub(crate) const WEIGHT: RangeInclusive<u64> = 1..=100;
 
 /// Where an endpoint leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointTarget {
-    /// Addresses of one name, tried in order.
+    /// An address, or those of one name.
     Tcp(Vec<SocketAddr>),
     /// A path.
     Unix(PathBuf),
@@ -254,7 +264,7 @@ pub struct Timeouts {
     pub half_close: Option<Duration>,
 }
 
-/// Reads the text of a configuration file; `file` is its name in faults. Names in `to` are looked up once, here.
+/// Reads the text of a configuration file; `file` is its name in faults. Names in `to` are looked up here.
 pub fn from_toml(text: &str, file: &str) -> Result<Config, Faults> {
     file::parse(text, file, &lookup)
 }
@@ -273,8 +283,24 @@ pub fn load(sources: Sources) -> Result<Config, Faults> {
     load::load(sources, &lookup)
 }
 
-fn lookup(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+/// Asks the system's name service for the addresses of a name. Blocks for as long as that takes.
+pub fn lookup(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     (name, port).to_socket_addrs().map(Iterator::collect)
+}
+
+impl Endpoint {
+    /// An endpoint of weight 1; `text` is what the operator wrote.
+    pub fn new(text: impl Into<String>, target: EndpointTarget) -> Endpoint {
+        Endpoint { text: text.into(), target, weight: 1 }
+    }
+
+    /// The name and port that it was written as; `None` for an address or a path.
+    pub fn name(&self) -> Option<(&str, u16)> {
+        let is_name = matches!(self.target, EndpointTarget::Tcp(_))
+            && self.text.parse::<SocketAddr>().is_err();
+        let (name, port) = self.text.rsplit_once(':').filter(|_| is_name)?;
+        Some((name, port.parse().ok()?))
+    }
 }
 
 impl Mode {

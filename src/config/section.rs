@@ -173,6 +173,16 @@ impl<'n, 't> Section<'n, 't> {
         Section::new(self.notes, name, table, at)
     }
 
+    /// A table that stands at `at` as an element of a list of this one.
+    pub(super) fn within(
+        &self,
+        name: &'static str,
+        table: &'n DeTable<'t>,
+        at: usize,
+    ) -> Section<'n, 't> {
+        Section::new(self.notes, name, Some(table), at)
+    }
+
     /// The tables of `[[key]]`, in the order of the file.
     pub(super) fn tables(&self, key: &'static str, name: &'static str) -> Vec<Section<'n, 't>> {
         let wrong = |at, what: &DeValue| {

@@ -163,7 +163,7 @@ pub fn endpoint(text: &str, resolve: Resolve<'_>) -> Result<Endpoint, String> {
         EndpointTarget::Tcp(addresses) if addresses.iter().any(|address| address.port() == 0) => {
             Err(format!("must have a port from 1 to 65535, not {text:?}"))
         }
-        _ => Ok(Endpoint { text: text.to_owned(), target }),
+        _ => Ok(Endpoint::new(text, target)),
     }
 }
 
@@ -313,7 +313,7 @@ pub(super) fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(label)
 }
 
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     let tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(tchar)
 }

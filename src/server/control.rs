@@ -3,7 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::session::load::OnTheWay;
 use crate::session::registry::{Move, Moved, SessionView};
 use crate::sys::reactor::Doorbell;
+use crate::upstream::Endpoint;
 
 /// What a worker can be told.
 #[derive(Debug)]
@@ -32,6 +34,13 @@ pub(super) enum Control {
         to: Move,
         /// For the answer.
         reply: mpsc::Sender<bool>,
+    },
+    /// End the sessions of an unhealthy endpoint, spread over a time.
+    Depart {
+        /// Whose.
+        endpoint: Arc<Endpoint>,
+        /// For how long.
+        over: Duration,
     },
     /// List the sessions.
     Sessions(mpsc::Sender<Vec<SessionView>>),

@@ -41,6 +41,10 @@ pub use crate::session::registry::{Move, SessionView};
 use crate::session::worker::Carriage;
 use crate::sys::net::TcpOptions;
 use crate::sys::probe::Probe;
+use crate::upstream::Upstreams;
+pub use crate::upstream::view::{EndpointState, EndpointView, UpstreamView};
+pub use crate::upstream::watch::Resolver;
+use crate::upstream::watch::{OnClose, Watch};
 
 /// A running gateway: its workers, and the ways to speak to them.
 pub struct Gateway {
@@ -52,6 +56,8 @@ pub struct Gateway {
     socket_files: SocketFiles,
     engines: String,
     ended: Arc<Notify>,
+    upstreams: Arc<Upstreams>,
+    watch: Option<Watch>,
 }
 
 /// Why a gateway did not start.
@@ -88,8 +94,21 @@ impl Gateway {
     ///
     /// See [`StartError`]; nothing keeps running then.
     pub fn start(config: Config, log: AccessLog) -> Result<Gateway, StartError> {
+        Gateway::start_with(config, log, Arc::new(config::lookup))
+    }
+
+    /// The same with a name service of its own for the names in `to`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Gateway::start`].
+    pub fn start_with(
+        config: Config,
+        log: AccessLog,
+        resolver: Resolver,
+    ) -> Result<Gateway, StartError> {
         let bound = Bound::new(&config, Vec::new())?;
-        Gateway::serve(config, bound, log)
+        Gateway::serve(config, bound, log, resolver)
     }
 
     /// The same on listeners that are bound already: what is allowed may have become less since.
@@ -97,7 +116,12 @@ impl Gateway {
     /// # Errors
     ///
     /// As for [`Gateway::start`].
-    pub fn serve(mut config: Config, bound: Bound, log: AccessLog) -> Result<Gateway, StartError> {
+    pub fn serve(
+        mut config: Config,
+        bound: Bound,
+        log: AccessLog,
+        resolver: Resolver,
+    ) -> Result<Gateway, StartError> {
         crate::sys::ignore_sigpipe();
         let probe = Probe::run();
         let (carriage, engines) = carriage(&config, &probe)?;
@@ -117,6 +141,7 @@ impl Gateway {
             carriage: carriage.into(),
             budget: PipeBudget::new(probe.pipe_budget_pages() * probe.pipes.page_bytes),
             inflaters: Arc::default(),
+            upstreams: Arc::new(Upstreams::new(&config)),
             counters: Arc::clone(&counters),
             local_ports: bound.addresses.iter().map(BoundAddress::port).collect(),
             controls: controllers.clone().into(),
@@ -127,10 +152,26 @@ impl Gateway {
         let Bound { addresses, sockets, socket_files } = bound;
         let ended = Arc::new(Notify::new());
         let workers = spawn(&shared, controllers, controls, sockets, &log_sender, &ended)?;
+        let upstreams = Arc::clone(&shared.upstreams);
+        let watch = match watch(&shared, resolver) {
+            Ok(watch) => watch,
+            Err(error) => return Err(abandon(workers, error)),
+        };
         for address in &addresses {
             info!("listening on {address}");
         }
-        Ok(Gateway { workers, addresses, counters, log, demo, socket_files, engines, ended })
+        Ok(Gateway {
+            workers,
+            addresses,
+            counters,
+            log,
+            demo,
+            socket_files,
+            engines,
+            ended,
+            upstreams,
+            watch,
+        })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -141,6 +182,11 @@ impl Gateway {
     /// The sum of all workers' counters now.
     pub fn metrics(&self) -> Snapshot {
         Snapshot::of(self.counters.iter().map(AsRef::as_ref))
+    }
+
+    /// The endpoints of each route, and how they do.
+    pub fn upstreams(&self) -> Vec<UpstreamView> {
+        self.upstreams.view()
     }
 
     /// All live sessions, worker by worker.
@@ -222,7 +268,9 @@ impl Gateway {
     /// Waits until all workers have ended and all log lines are written; [`Gateway::drain`] or
     /// [`Gateway::stop_now`] must have been called. False when a worker, or a session in it, panicked.
     pub fn join(self) -> bool {
-        let Gateway { workers, log, demo, .. } = self;
+        let Gateway { workers, log, demo, watch, .. } = self;
+        // It speaks to the workers: none of them may be waited for by it.
+        drop(watch);
         let mut sound = true;
         for Handle { control, thread } in workers {
             drop(control);
@@ -275,6 +323,18 @@ fn spawn(
         }
     }
     Ok(workers)
+}
+
+/// Starts looking after the endpoints, where a route asks for it.
+fn watch(shared: &Shared, resolver: Resolver) -> io::Result<Option<Watch>> {
+    let controls = Arc::clone(&shared.controls);
+    let on_close: OnClose = Arc::new(move |endpoint, over| {
+        for control in controls.iter() {
+            // A worker that has ended has no sessions.
+            let _ = control.send(Control::Depart { endpoint: Arc::clone(endpoint), over });
+        }
+    });
+    Watch::start(&shared.upstreams, &shared.config, resolver, on_close)
 }
 
 /// One worker did not start: ends the others.
@@ -342,10 +402,7 @@ fn runs_in_uring(config: &Config, probe: &Probe) -> Result<bool, StartError> {
 /// Makes the demo route lead to the embedded backend.
 fn point_to(config: &mut Config, backend: SocketAddr) {
     for route in &mut config.routes {
-        route.to = vec![Endpoint {
-            text: backend.to_string(),
-            target: EndpointTarget::Tcp(vec![backend]),
-        }];
+        route.to = vec![Endpoint::new(backend.to_string(), EndpointTarget::Tcp(vec![backend]))];
     }
 }
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tracing::{error, info, warn};
 
 use super::notify::Notifier;
 use super::{AccessLog, Bound, Gateway, StartError};
-use crate::config::Config;
+use crate::config::{Config, lookup};
 use crate::sys::activation;
 
 /// How often a gateway is asked whether its workers have ended, once one has said that it will.
@@ -46,7 +47,7 @@ pub fn run(config: Config) -> Result<bool, StartError> {
     runtime.block_on(async {
         // Before the workers start: a signal that comes early must not kill the process.
         let mut signals = Signals::new().map_err(StartError::Spawn)?;
-        let gateway = Gateway::serve(config, bound, log)?;
+        let gateway = Gateway::serve(config, bound, log, Arc::new(lookup))?;
         notifier.ready(&gateway);
         if demo && let Some(address) = gateway.addresses().first() {
             info!("no --config and no --to: serving the test page, open http://{address}/");

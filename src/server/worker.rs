@@ -1,6 +1,6 @@
 //! One worker: a thread, its runtime, its listeners, its sessions.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,12 +22,14 @@ use crate::relay::Kit;
 use crate::relay::pool::PipeBudget;
 use crate::route::Routes;
 use crate::session::access_log::LogSender;
+use crate::session::depart::depart;
 use crate::session::joined;
 use crate::session::load::Loads;
 use crate::session::registry::{Order, Registry};
 use crate::session::worker::{Carriage, Page, Worker};
 use crate::sys::net::Acceptor;
 use crate::sys::reactor::{Reactor, park_current};
+use crate::upstream::Upstreams;
 use crate::ws::deflate::InflaterBudget;
 
 /// How long a worker that was told to stop waits for its sessions to say so.
@@ -41,6 +43,7 @@ pub(super) struct Shared {
     pub carriage: Arc<[Carriage]>,
     pub budget: Arc<PipeBudget>,
     pub inflaters: Arc<InflaterBudget>,
+    pub upstreams: Arc<Upstreams>,
     pub counters: Arc<[Arc<Counters>]>,
     pub controls: Arc<[Controller]>,
     pub loads: Arc<Loads>,
@@ -134,6 +137,9 @@ async fn serve(
         match next_control(worker, &mut control, deadline, &mut servants).await {
             Some(Control::Admit(accepted)) => listener::admit(accepted, worker),
             Some(Control::Adopt(moved)) => joined::adopt(worker, *moved),
+            Some(Control::Depart { endpoint, over }) => {
+                tokio::task::spawn_local(depart(Rc::clone(worker), endpoint, over));
+            }
             Some(Control::Sessions(reply)) => {
                 let _ = reply.send(worker.registry.view(worker.index));
             }
@@ -282,6 +288,7 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
         carriage,
         budget,
         inflaters,
+        upstreams,
         counters: all,
         controls,
         local_ports,
@@ -302,7 +309,7 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
         kit: Rc::new(Kit::new(budget, Arc::clone(&counters), config.gateway.no_fallback)?),
         tcp: tcp_options(&config.gateway.tcp),
         local_ports,
-        cursors: RefCell::new(vec![0; config.routes.len()]),
+        upstreams,
         config,
         routes,
         carriage,

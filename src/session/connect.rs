@@ -1,62 +1,150 @@
-//! Reaches an endpoint of the route, one after the other, each within the `connect` timer.
+//! Reaches an endpoint of the route, one after the other, each within the `connect` timer, and says what came
+//! of it.
 
 use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::facts::Facts;
+use super::request::Request;
 use super::worker::Worker;
-use crate::config::{Endpoint, EndpointTarget};
+use crate::config::upstreams::{Balance, HashBy};
 use crate::error::{End, Kind, Side, Stage};
+use crate::http::head::RequestHead;
 use crate::sys::Errno;
 use crate::sys::net::{Target, start_connect};
 use crate::sys::stream::Stream;
+use crate::upstream::ejection::Failure;
+use crate::upstream::{Address, Endpoint, Upstream, hash};
 
 /// A Unix backlog that is full has no readiness to wait for, so it is tried again after this.
 const UNIX_RETRY: Duration = Duration::from_millis(5);
 
-/// Connects to the route's next endpoint; when it cannot be reached, to the one after it, and so on once
-/// round. The error is the last endpoint's. `facts` say which one was tried last and how many before it, also
-/// when the future is dropped because time is up.
-pub async fn connect(worker: &Worker, facts: &mut Facts, route: usize) -> Result<Stream, End> {
-    let endpoints = &worker.config.routes[route].to;
-    let limit = worker.config.routes[route].timeouts.connect;
-    let first = worker.next_endpoint(route);
-    let mut last = None;
-    for tried in 0..endpoints.len() {
-        let endpoint = (first + tried) % endpoints.len();
-        facts.endpoint = u16::try_from(endpoint).ok();
-        facts.retries = u16::try_from(tried).unwrap_or(u16::MAX);
-        let reach = reach(worker, &endpoints[endpoint]);
-        let reached = worker.kit.reactor.timeout(limit, reach).await;
-        let kind = match reached {
-            Some(Ok(stream)) => return Ok(stream),
-            Some(Err(source)) => Kind::Io { call: "connect", source },
-            None => Kind::ConnectTimeout,
-        };
-        last = Some(kind);
-    }
-    Err(End::new(Side::Upstream, Stage::Connect, last.expect("a route has an endpoint")))
-}
+/// An upstream that had less than one part in so many of its window is not to blame when time is up: most of it
+/// went to somebody else.
+const FAIR_PART: u32 = 2;
 
-/// Tries each address of one endpoint.
-async fn reach(worker: &Worker, endpoint: &Endpoint) -> io::Result<Stream> {
-    let addresses = match &endpoint.target {
-        EndpointTarget::Unix(path) => return open(worker, Target::Unix(path)).await,
-        EndpointTarget::Tcp(addresses) => addresses,
-    };
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for &address in addresses {
-        match open(worker, Target::Tcp(address, &worker.tcp)).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+/// What the request hashes to, where its route hashes and the request has what is hashed.
+pub fn hash_key(worker: &Worker, facts: &Facts, route: usize, head: &RequestHead) -> Option<u64> {
+    let Balance::Hash(by) = &worker.upstreams.route(route).rules().balance else { return None };
+    match by {
+        HashBy::Client => match facts.named.as_ref().and_then(|named| named.client.as_deref()) {
+            // As an address: one client has one key, however its address was written.
+            Some(client) => client.parse().ok().map(hash_of_client),
+            None => facts.peer.map(|peer| hash_of_client(peer.ip())),
+        },
+        HashBy::Header(name) => head.fields().all(name).next().map(|value| hash::of(&[value])),
+        HashBy::Cookie(name) => {
+            hash::cookie(head.fields().all("cookie"), name).map(|value| hash::of(&[value]))
         }
     }
-    Err(last)
 }
 
-async fn open(worker: &Worker, target: Target<'_>) -> io::Result<Stream> {
+fn hash_of_client(client: IpAddr) -> u64 {
+    hash::of(&[client.to_canonical().to_string().as_bytes()])
+}
+
+/// Connects to the endpoint that the route's rule finds; when it cannot be reached, to another, until each was
+/// tried once. The error is the last one's. `facts` hold the one that was tried last, and how many before it,
+/// also when the future is dropped because time is up.
+pub async fn connect(worker: &Worker, facts: &mut Facts, request: &Request) -> Result<Stream, End> {
+    let upstream = worker.upstreams.route(request.route);
+    let limit = worker.config.routes[request.route].timeouts.connect;
+    let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+    let mut last = None;
+    while let Some(held) = upstream.choose(request.hash_key, &tried, worker.upstreams.now()) {
+        let endpoint = Arc::clone(held.endpoint());
+        facts.endpoint = Some(held);
+        facts.retries = u16::try_from(tried.len()).unwrap_or(u16::MAX);
+        if !tried.is_empty() {
+            upstream.retried();
+        }
+        let reach = reach(worker, upstream, &endpoint);
+        let kind = match worker.kit.reactor.timeout(limit, reach).await {
+            Some(Ok(stream)) => {
+                upstream.connected(&endpoint);
+                return Ok(stream);
+            }
+            Some(Err(source)) => {
+                if !is_ours(&source) {
+                    upstream.failed(&endpoint, Failure::Connect, worker.upstreams.now());
+                }
+                Kind::Io { call: "connect", source }
+            }
+            None => {
+                upstream.failed(&endpoint, Failure::Connect, worker.upstreams.now());
+                Kind::ConnectTimeout
+            }
+        };
+        last = Some(kind);
+        tried.push(endpoint);
+    }
+    let nowhere = || Kind::Io { call: "connect", source: io::ErrorKind::AddrNotAvailable.into() };
+    Err(End::new(Side::Upstream, Stage::Connect, last.unwrap_or_else(nowhere)))
+}
+
+/// The `handshake` timer ended while an endpoint was being connected, since `began`.
+pub fn ran_out(worker: &Worker, facts: &Facts, route: usize, began: Instant) {
+    let limit = worker.config.routes[route].timeouts.connect;
+    if let Some(held) = facts.endpoint.as_ref().filter(|_| began.elapsed() >= limit / FAIR_PART) {
+        let now = worker.upstreams.now();
+        worker.upstreams.route(route).failed(held.endpoint(), Failure::Connect, now);
+    }
+}
+
+/// What came of the request that the endpoint was sent, since `began`: `end` is why there is no answer.
+pub fn heard(worker: &Worker, facts: &Facts, route: usize, began: Instant, end: Option<&End>) {
+    let Some(held) = &facts.endpoint else { return };
+    let upstream = worker.upstreams.route(route);
+    let window = worker.config.routes[route].timeouts.handshake;
+    match end {
+        None => upstream.answered(held.endpoint()),
+        Some(End { side: Side::Upstream, kind, .. }) => {
+            let is_fair =
+                !matches!(kind, Kind::HandshakeTimeout) || began.elapsed() >= window / FAIR_PART;
+            if is_fair {
+                upstream.failed(held.endpoint(), Failure::Answer, worker.upstreams.now());
+            }
+        }
+        // The client went away, or the gateway stops: that says nothing.
+        Some(_) => {}
+    }
+}
+
+/// Whether a connect failed for want of something on this machine.
+fn is_ours(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || matches!(Errno::of(error), Errno::NoDescriptors | Errno::NoBuffers)
+}
+
+/// Connects to one endpoint, from one local address after the other while they have no port left.
+async fn reach(worker: &Worker, upstream: &Upstream, endpoint: &Endpoint) -> io::Result<Stream> {
+    let address = match endpoint.address() {
+        Address::Unix(path) => return open(worker, Target::Unix(path), None).await,
+        Address::Tcp(address) => *address,
+    };
+    let target = Target::Tcp(address, &worker.tcp);
+    let mut sources = upstream.sources(address);
+    let mut source = sources.next();
     loop {
-        match start_connect(target) {
+        let opened = open(worker, target, source).await;
+        match opened {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                upstream.no_port(endpoint, source, worker.upstreams.now());
+                source = sources.next();
+                if source.is_none() {
+                    return Err(error);
+                }
+            }
+            opened => return opened,
+        }
+    }
+}
+
+async fn open(worker: &Worker, target: Target<'_>, source: Option<IpAddr>) -> io::Result<Stream> {
+    loop {
+        match start_connect(target, source) {
             Ok(socket) => {
                 let stream = Stream::new(socket, &worker.kit.reactor)?;
                 stream.connected().await?;

@@ -7,6 +7,7 @@ use ulid::Ulid;
 
 use super::mode::{Chosen, ChosenBy};
 use crate::config::Config;
+use crate::upstream::Held;
 
 /// What is known about a session from its exchange; goes along when the session moves.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub struct Facts {
     pub listener: u16,
     /// The route, once there is one.
     pub route: Option<Routed>,
-    /// Index in the route of the endpoint that was tried last.
-    pub endpoint: Option<u16>,
+    /// Its share in the endpoint that was tried last.
+    pub endpoint: Option<Held>,
     /// The peer of the accepted connection; `None` over a Unix socket.
     pub peer: Option<SocketAddr>,
     /// What a trusted peer said of its client.

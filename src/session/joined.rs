@@ -126,7 +126,7 @@ const GOING_AWAY: u16 = 1001;
 /// Lets an inspected session tell both sides that it ends, where there is time for that.
 fn leave_politely(seat: &Seat, how: End) -> Result<(), End> {
     match how.kind {
-        Kind::IdleTimeout => {
+        Kind::IdleTimeout | Kind::EndpointUnhealthy => {
             seat.with_relay(|relay| relay.leave(how, GOING_AWAY)).unwrap_or(Ok(()))
         }
         _ => Err(how),

@@ -26,6 +26,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     client_addr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_port: Option<u16>,
@@ -106,6 +108,7 @@ pub fn ended(worker: &Worker, facts: &Facts, relay: Option<&Relay>, end: &End) {
 impl<'a> Line<'a> {
     fn new(worker: &'a Worker, facts: &'a Facts, relay: Option<&Relay>, end: &End) -> Line<'a> {
         let route = facts.route.map(|route| &worker.config.routes[usize::from(route.index)]);
+        let endpoint = facts.endpoint.as_ref().map(|held| &**held.endpoint());
         let asked = facts.texts();
         let peer = facts.peer.map(|peer| peer.ip().to_canonical().to_string());
         let named =
@@ -119,9 +122,8 @@ impl<'a> Line<'a> {
             listener: facts.listener,
             worker: worker.index,
             route: route.map(|route| &*route.name),
-            backend: route
-                .zip(facts.endpoint)
-                .map(|(route, index)| &*route.to[usize::from(index)].text),
+            backend: endpoint.map(|endpoint| endpoint.text()),
+            endpoint: endpoint.map(|endpoint| endpoint.address().to_string()),
             client_port: facts.peer.filter(|_| named.is_none()).map(|peer| peer.port()),
             peer_addr: peer.clone().filter(|_| named.is_some()),
             client_addr: named.or(peer),

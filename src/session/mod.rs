@@ -14,6 +14,7 @@ pub mod worker;
 mod admit;
 mod answer;
 mod connect;
+pub mod depart;
 mod farewell;
 mod input;
 mod log;
@@ -140,18 +141,23 @@ async fn switch(
         _ => return Err(request::late(worker, facts)),
     }
 
-    let connect = connect::connect(worker, facts, request.route);
-    let upstream = reactor
-        .timeout_at(by, connect)
-        .await
+    let began = Instant::now();
+    let connected = reactor.timeout_at(by, connect::connect(worker, facts, &request)).await;
+    if connected.is_none() {
+        connect::ran_out(worker, facts, request.route, began);
+    }
+    let upstream = connected
         .unwrap_or_else(|| Err(response::late(Stage::Connect)))
         .map_err(|end| response::failed(worker, facts, end))?;
 
+    let began = Instant::now();
     let answer = response::read(worker, facts, &request, downstream, upstream);
     let verdict = match reactor.timeout_at(by, answer).await {
-        Some(verdict) => verdict?,
-        None => return Err(response::failed(worker, facts, response::late(Stage::Response))),
+        Some(verdict) => verdict,
+        None => Err(response::failed(worker, facts, response::late(Stage::Response))),
     };
+    connect::heard(worker, facts, request.route, began, verdict.as_ref().err().map(|l| &l.end));
+    let verdict = verdict?;
 
     match verdict {
         Verdict::Switch { upstream, head_data, sent, agreement } => {

@@ -273,6 +273,18 @@ impl Registry {
         }
     }
 
+    /// Gives an order to those sessions whose facts `fit`.
+    pub fn order_those(&self, fit: impl Fn(&Facts) -> bool, order: impl Fn() -> Order) {
+        let fits = |seat: &Seat| seat.joined.borrow().as_ref().is_some_and(|j| fit(&j.facts));
+        let seats = self.seats.borrow();
+        let keys: Vec<usize> =
+            seats.iter().filter(|(_, seat)| fits(seat)).map(|(key, _)| key).collect();
+        drop(seats);
+        for key in keys {
+            self.order(key, order());
+        }
+    }
+
     /// Gives one session an order; false when there is no such session here.
     pub fn order_one(&self, id: &str, order: Order) -> bool {
         let Ok(id) = Ulid::from_string(id) else { return false };

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use ulid::Ulid;
 
 use super::admit::{Admitted, admit};
+use super::connect::hash_key;
 use super::facts::{Asked, Facts, Named};
 use super::input::Input;
 use super::worker::Worker;
@@ -26,6 +27,8 @@ use crate::ws::extensions::{self, Agreement};
 pub struct Request {
     /// Index of its route.
     pub route: usize,
+    /// What its choice of an endpoint hashes to, where it does.
+    pub hash_key: Option<u64>,
     /// What was asked for, to judge the answer by.
     pub ask: Ask,
     /// What was offered of extensions, when the session will be inspected.
@@ -115,6 +118,7 @@ fn judge(
     if trusted {
         name_client(worker, facts, &head);
     }
+    let hash_key = hash_key(worker, facts, index, &head);
     let id = facts.id.to_string();
     let arrival = Arrival {
         peer: facts.peer,
@@ -128,7 +132,16 @@ fn judge(
         .map_err(|refusal| refused(worker, facts, refusal))?;
     let body_missing = usize::try_from(ask.body_len()).expect("bounded by the limit of bodies");
     let method = head.method().into();
-    Ok(Request { route: index, ask, extensions, method, upstream_bytes, body_missing, held })
+    Ok(Request {
+        route: index,
+        hash_key,
+        ask,
+        extensions,
+        method,
+        upstream_bytes,
+        body_missing,
+        held,
+    })
 }
 
 /// Notes for the log what was asked. Query strings are left out: they hold tokens.

@@ -1,6 +1,6 @@
 //! What all sessions of one worker share. It lives on the worker's thread and is never locked.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::metrics::{Counters, Engine};
 use crate::relay::{Kit, Way};
 use crate::route::Routes;
 use crate::sys::net::TcpOptions;
+use crate::upstream::Upstreams;
 use crate::ws::deflate::InflaterBudget;
 
 /// Answers a request that asks for no upgrade with a complete response.
@@ -62,8 +63,8 @@ pub struct Worker {
     pub local_ports: Arc<[Option<u16>]>,
     /// TCP options of connects.
     pub tcp: TcpOptions,
-    /// The next endpoint of each route, in turn.
-    pub cursors: RefCell<Vec<usize>>,
+    /// The endpoints of each route, shared by all workers.
+    pub upstreams: Arc<Upstreams>,
     /// What every worker carries.
     pub loads: Arc<Loads>,
     /// Whether connections and sessions go to the worker that has the least.
@@ -100,14 +101,6 @@ impl Worker {
     /// The longest time that any route gives an exchange: the bound until the route is known.
     pub fn handshake_longest(&self) -> Duration {
         self.config.routes.iter().map(|route| route.timeouts.handshake).max().unwrap_or_default()
-    }
-
-    /// The endpoint to try first, in turn.
-    pub fn next_endpoint(&self, route: usize) -> usize {
-        let mut cursors = self.cursors.borrow_mut();
-        let cursor = cursors[route];
-        cursors[route] = (cursor + 1) % self.config.routes[route].to.len();
-        cursor
     }
 
     /// Ends everything: exchanges at once, relays by order.

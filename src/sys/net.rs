@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::reactor::Reactor;
 use super::stream::Stream;
-use super::{Errno, cvt};
+use super::{Errno, cvt, sockopt};
 
 /// Options of a TCP socket, both legs.
 #[derive(Clone, Copy, Debug)]
@@ -230,17 +230,25 @@ pub enum Target<'a> {
     Unix(&'a Path),
 }
 
-/// Starts a connect. The socket is connected when a write is possible and `SO_ERROR` is 0.
+/// Starts a connect, over TCP from `source` if there is one. The socket is connected when a write is possible and
+/// `SO_ERROR` is 0.
 ///
 /// # Errors
 ///
-/// `EAGAIN` from a Unix socket means that its backlog is full: nothing was started.
-pub fn start_connect(target: Target<'_>) -> io::Result<OwnedFd> {
+/// `EAGAIN` from a Unix socket means that its backlog is full: nothing was started. `EADDRNOTAVAIL` means that no
+/// local port is left for this pair of addresses, or that `source` is not of this machine.
+pub fn start_connect(target: Target<'_>, source: Option<IpAddr>) -> io::Result<OwnedFd> {
     let (socket, address) = match target {
         Target::Tcp(address, options) => {
             let socket =
                 Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
             options.apply_for(&socket, address)?;
+            if let Some(source) = source {
+                // With the port left to the connect, which knows the other end too: else a port that one
+                // connection uses would be lost to all others.
+                sockopt::bind_address_no_port(socket.as_fd())?;
+                socket.bind(&SocketAddr::new(source, 0).into())?;
+            }
             (socket, SockAddr::from(address))
         }
         Target::Unix(path) => {

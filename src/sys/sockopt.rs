@@ -78,6 +78,23 @@ pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).shutdown(std::net::Shutdown::Write)
 }
 
+/// Lets bind(2) choose an address alone, and connect(2) the port (`IP_BIND_ADDRESS_NO_PORT`, ip(7)); IPv6 sockets
+/// have the same option.
+pub fn bind_address_no_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads one int of the length that is given.
+    cvt(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            mem::size_of_val(&on) as libc::socklen_t,
+        )
+    } as isize)?;
+    Ok(())
+}
+
 /// Makes the coming close a reset (`SO_LINGER` 0).
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
     // A socket that is gone already needs no reset, so the answer does not matter.

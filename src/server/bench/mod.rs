@@ -197,7 +197,7 @@ fn workers() -> Vec<i32> {
 
 fn config(engine: Engine, backend_port: u16) -> Config {
     let backend = SocketAddr::from((Ipv4Addr::LOCALHOST, backend_port));
-    let to = Endpoint { text: backend.to_string(), target: EndpointTarget::Tcp(vec![backend]) };
+    let to = Endpoint::new(backend.to_string(), EndpointTarget::Tcp(vec![backend]));
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Config {
         gateway: config::Gateway { workers: 1, access_log: false, ..Default::default() },

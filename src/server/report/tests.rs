@@ -140,7 +140,7 @@ fn without_a_configuration_the_engine_of_any_route_is_told() {
 fn config(routes: &[(&str, Engine)]) -> Config {
     let route = |&(name, engine): &(&str, Engine)| {
         let target = EndpointTarget::Unix("/nowhere".into());
-        let nowhere = Endpoint { text: "unix:/nowhere".into(), target };
+        let nowhere = Endpoint::new("unix:/nowhere", target);
         Route { engine, ..Route::new(name, vec![nowhere]) }
     };
     Config {

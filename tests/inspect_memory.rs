@@ -52,7 +52,7 @@ impl Inspecting {
     fn open(&mut self, count: usize) -> u64 {
         for _ in 0..count {
             let mut client = Client::connect(self.program.address());
-            let answer = client.ask(&upgrade_head("/", "websocket", self.offer));
+            let answer = client.ask(upgrade_head("/", "websocket", self.offer));
             assert_eq!(answer.status, 101, "{answer:?}");
             let mut client = client.socket;
             let mut server = support::backend::wait(&self.granted);

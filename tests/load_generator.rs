@@ -20,7 +20,7 @@ mod workload;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use frame::{BINARY, Head, TEXT, Walker, masked, toggle_mask, unmasked};
+use frame::{BINARY, Head, Payload, Walker, masked, toggle_mask, unmasked};
 use kernel::{from_slabinfo, slab_of_all_types, waiting_in_sockets};
 use latency::{CURVE, Latency};
 use schedule::Schedule;
@@ -48,17 +48,19 @@ fn a_head_says_what_was_built_whatever_the_length() {
 
 #[test]
 fn a_walker_counts_the_same_wherever_the_stream_is_cut() {
-    let mut stream = masked(BINARY, &[7; 300]);
-    stream.extend(masked(TEXT, b"how many"));
-    stream.extend(masked(BINARY, &[]));
-    stream.extend(unmasked(BINARY, &[8; 5]));
-    for cut in 1..stream.len() {
-        let (mut walker, mut texts) = (Walker::default(), Vec::new());
-        for piece in stream.chunks(cut) {
-            texts.extend(walker.walk(piece));
+    for payload in [Payload::Binary, Payload::Text] {
+        let mut stream = masked(payload.opcode(), &[7; 300]);
+        stream.extend(masked(payload.word(), b"how many"));
+        stream.extend(masked(payload.opcode(), &[]));
+        stream.extend(unmasked(payload.opcode(), &[8; 5]));
+        for cut in 1..stream.len() {
+            let (mut walker, mut words) = (Walker::new(payload), Vec::new());
+            for piece in stream.chunks(cut) {
+                words.extend(walker.walk(piece));
+            }
+            assert_eq!(walker.payload_bytes, 305, "{payload:?}, cut every {cut} bytes");
+            assert_eq!(words, [b"how many".to_vec()], "{payload:?}, cut every {cut} bytes");
         }
-        assert_eq!(walker.binary_bytes, 305, "cut every {cut} bytes");
-        assert_eq!(texts, [b"how many".to_vec()], "cut every {cut} bytes");
     }
 }
 

@@ -37,6 +37,8 @@ pub struct InflaterBudget {
 pub struct Inflater {
     inflate: Inflate,
     no_context_takeover: bool,
+    /// The last byte taken in was the end of a final block.
+    ended: bool,
     /// Of the present message.
     wire: u64,
     inflated: u64,
@@ -80,6 +82,7 @@ impl Inflater {
         budget.take().then(|| Inflater {
             inflate: Inflate::new(false, WINDOW_BITS),
             no_context_takeover,
+            ended: false,
             wire: 0,
             inflated: 0,
             budget: Arc::clone(budget),
@@ -114,12 +117,15 @@ impl Inflater {
         look: &mut Look<'_>,
     ) -> Result<u64, Rule> {
         // No byte at all is no block that the tail could complete; an empty message is one zero (§7.2.3.6).
-        if self.wire > 0 {
+        // Nor is a final block with nothing behind it: a sender should add a zero (§7.2.3.4), but endpoints read it
+        // without, and half a header left behind would spoil the next message.
+        if self.wire > 0 && !self.ended {
             self.inflate(&TAIL, scratch, bounds, look)?;
         }
         if self.no_context_takeover {
             self.inflate.reset(false);
         }
+        self.ended = false;
         self.wire = 0;
         Ok(std::mem::take(&mut self.inflated))
     }
@@ -140,12 +146,16 @@ impl Inflater {
             let taken = (self.inflate.total_in() - before_in) as usize;
             let made = (self.inflate.total_out() - before_out) as usize;
             input = &input[taken..];
+            self.ended &= taken == 0;
             self.inflated += made as u64;
             self.check(bounds)?;
             look(&scratch[..made])?;
             match status {
                 // A final block in the middle of a session begins a new stream (RFC 7692 §7.2.3.4).
-                Status::StreamEnd => self.inflate.reset(false),
+                Status::StreamEnd => {
+                    self.inflate.reset(false);
+                    self.ended = true;
+                }
                 // A full buffer may have more behind it.
                 _ if input.is_empty() && made < scratch.len() => return Ok(()),
                 _ if taken == 0 && made == 0 => return Err(Rule::Deflate),

@@ -111,8 +111,43 @@ fn a_final_block_ends_a_stream_and_the_next_message_begins_another() {
 }
 
 #[test]
+fn a_final_block_with_nothing_behind_it_leaves_the_next_message_alone() {
+    let hello = [0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+    let whole = vec![hello.to_vec()];
+    let bytes = hello.iter().map(|byte| vec![*byte]).chain([Vec::new()]).collect();
+    for pieces in [whole, bytes] {
+        let mut inflater = inflater(false);
+        let came = inflated(&mut inflater, pieces, Bounds::default());
+        assert_eq!(came.as_deref(), Ok(&b"Hello"[..]));
+        let next = Sender::new(false, 15).message(b"next", DeflateFlush::SyncFlush);
+        let came = inflated(&mut inflater, [next], Bounds::default());
+        assert_eq!(came.as_deref(), Ok(&b"next"[..]));
+    }
+}
+
+#[test]
+fn a_ratio_is_exact_and_judged_from_64_kib_on() {
+    // Bytes that came before, and held nothing, make the ratio come out even.
+    let judged = |len: usize, wire: u64, max: u32| {
+        let message = Sender::new(true, 15).message(&vec![0; len], DeflateFlush::SyncFlush);
+        let mut inflater = inflater(true);
+        inflater.wire = wire - message.len() as u64;
+        let bounds = Bounds { inflated_ratio_max: Some(max), ..Bounds::default() };
+        inflated(&mut inflater, [message], bounds).map(|all| all.len())
+    };
+    let len = 128 * 1024;
+    assert_eq!(judged(len, 1024, 127), Err(Rule::InflatedRatio));
+    assert_eq!(judged(len, 1024, 128), Ok(len));
+    assert_eq!(judged(len, 1024, 129), Ok(len));
+    assert_eq!(judged(len + 1, 1024, 128), Err(Rule::InflatedRatio));
+    let from = RATIO_FROM as usize;
+    assert_eq!(judged(from - 1, 1024, 1), Ok(from - 1));
+    assert_eq!(judged(from, 1024, 1), Err(Rule::InflatedRatio));
+}
+
+#[test]
 fn limits_hold_to_the_byte() {
-    let len = 16 << 20;
+    let len = 64 << 20;
     let bomb = Sender::new(true, 15).message(&vec![0; len], DeflateFlush::SyncFlush);
     let judged = |bounds| {
         let mut scratch = [0; 16 * 1024];

@@ -1,18 +1,26 @@
 //! The command line: flags and `UPSPLICE_*` to a [`Config`]. A value that cannot be what its flag wants is a
 //! usage error and clap's to report (exit 2); what only shows together with the file is a fault (exit 78).
 
+mod steer;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 
+pub use self::steer::{
+    Chosen, Completions, Reaching, Routes, SessionsAction, SessionsVerb, manual,
+};
 use crate::config::{self, Config, Engine, Faults, Listen, Mode, Runtime, Sources, value};
 
 /// A gateway for WebSocket and every other HTTP Upgrade that joins the two sockets with splice(2).
 #[derive(Debug, Parser)]
 #[command(name = "upsplice", version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failure, 2 wrong usage, 78 wrong configuration.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failure, 2 wrong usage, 66 no such session or route, 69 no gateway there, \
+    78 wrong configuration."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -28,6 +36,14 @@ pub enum Verb {
     Check(Check),
     /// Show what this kernel and sandbox allow, and which engine each route would get.
     Probe(Probe),
+    /// List, show and kill the live sessions of a running gateway.
+    Sessions(SessionsVerb),
+    /// Show the routes of a running gateway, and what became of their sessions.
+    Routes(Routes),
+    /// Print the completions of this command line for a shell.
+    Completions(Completions),
+    /// Print the manual page.
+    Man,
     /// Client and backend of `probe --bench`, which starts them.
     #[command(hide = true)]
     BenchPeers(BenchPeers),

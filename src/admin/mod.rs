@@ -6,6 +6,9 @@
 //! gateway's own user are heard (`SO_PEERCRED`); over TCP, who brings the token. Connections, heads, answers
 //! and patience are bounded.
 
+pub mod client;
+pub mod print;
+
 mod api;
 mod bulk;
 mod door;

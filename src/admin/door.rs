@@ -84,11 +84,12 @@ impl Door {
                 Ok(Door { address, socket: listener.into(), token })
             }
             Listen::Unix(path) => {
-                if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty())
-                {
-                    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
-                }
                 let owner = owner.map(|user| Identity::find(user, group)).transpose()?;
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                if let Some(folder) = folder.filter(|folder| !folder.exists()) {
+                    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+                    give(folder, owner.as_ref())?;
+                }
                 let socket = listen_privately(path, owner.as_ref())?;
                 Ok(Door { address: Address::Unix(path.clone()), socket, token: None })
             }
@@ -112,14 +113,18 @@ impl Door {
     }
 }
 
+fn give(path: &Path, owner: Option<&Identity>) -> io::Result<()> {
+    match owner {
+        Some(owner) => chown(path, Some(owner.user), Some(owner.group)),
+        None => Ok(()),
+    }
+}
+
 /// Between bind and listen nobody can connect, so nobody comes before the mode is set.
 fn listen_privately(path: &Path, owner: Option<&Identity>) -> io::Result<OwnedFd> {
     net::listen_unix_after(path, || {
         std::fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
-        match owner {
-            Some(owner) => chown(path, Some(owner.user), Some(owner.group)),
-            None => Ok(()),
-        }
+        give(path, owner)
     })
 }
 

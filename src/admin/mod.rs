@@ -34,6 +34,7 @@ pub use self::door::{Address, Door};
 use crate::config::Config;
 use crate::metrics::Counters;
 use crate::session::question::Question;
+use crate::upstream::Upstreams;
 
 /// A worker that takes longer to answer is stuck.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -55,6 +56,7 @@ pub struct Subject {
     config: Arc<Config>,
     /// Of each worker.
     counters: Arc<[Arc<Counters>]>,
+    upstreams: Arc<Upstreams>,
     workers: Box<dyn Workers>,
     /// Kills that may still be spread over time.
     spreads: Arc<Semaphore>,
@@ -129,10 +131,11 @@ impl Subject {
     pub fn new(
         config: Arc<Config>,
         counters: Arc<[Arc<Counters>]>,
+        upstreams: Arc<Upstreams>,
         workers: Box<dyn Workers>,
     ) -> Subject {
         let spreads = Arc::new(Semaphore::new(bulk::SPREADS_MAX));
-        Subject { config, counters, workers, spreads }
+        Subject { config, counters, upstreams, workers, spreads }
     }
 
     /// The index of the route of this name.

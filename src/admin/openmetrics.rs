@@ -15,6 +15,7 @@ use crate::error::{Kind, Side};
 use crate::metrics::{
     Direction, Engine, MESSAGE_BYTES, RouteSnapshot, Snapshot, Sort, Times, WayWebSocket,
 };
+use crate::upstream::view::{EndpointState, EndpointView, UpstreamView};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The route of requests that found none.
@@ -26,6 +27,7 @@ struct Page {
     sum: Snapshot,
     /// By name; the last is of requests without a route.
     routes: Vec<(String, RouteSnapshot)>,
+    upstreams: Vec<UpstreamView>,
     is_draining: bool,
 }
 
@@ -38,6 +40,7 @@ pub(super) fn answer(gateway: &Subject) -> Answer {
     let page = Page {
         sum: Snapshot::of(counters().map(AsRef::as_ref)),
         routes: named.chain([(NO_ROUTE.to_owned(), of(None))]).collect(),
+        upstreams: gateway.upstreams.view(),
         is_draining: gateway.workers.is_draining(),
     };
     let mut registry = Registry::default();
@@ -56,6 +59,7 @@ impl Collector for Page {
         self.sessions(&mut page)?;
         self.times(&mut page)?;
         self.carriage(&mut page)?;
+        self.upstreams(&mut page)?;
         self.websocket(&mut page)?;
         process::encode(&mut page)
     }
@@ -195,6 +199,43 @@ impl Page {
         let waits = self.ways(|way| vec![(None, way.rate_waits)]);
         let help = "Times that a sender had used up its rate.";
         page.counters("upsplice_ws_rate_waits", help, waits)
+    }
+
+    fn upstreams(&self, page: &mut Families<'_>) -> fmt::Result {
+        let is_healthy = |endpoint: &EndpointView| endpoint.state == EndpointState::Healthy;
+        let healthy = self.endpoints(|endpoint| u64::from(is_healthy(endpoint)));
+        let help = "Whether an endpoint gets its share of new sessions: 1, or 0.";
+        page.gauges("upsplice_upstream_healthy", help, healthy)?;
+        let open = self.endpoints(|endpoint| endpoint.sessions);
+        let help = "Sessions that use an endpoint, or are about to.";
+        page.gauges("upsplice_upstream_sessions_open", help, open)?;
+        let failures = self.endpoints(|endpoint| endpoint.connect_failures);
+        page.counters("upsplice_upstream_connect_failures", "Connects that failed.", failures)?;
+        let failures = self.endpoints(|endpoint| endpoint.answer_failures);
+        let help = "Connected sessions that got no usable answer.";
+        page.counters("upsplice_upstream_answer_failures", help, failures)?;
+        let ejections = self.endpoints(|endpoint| endpoint.ejections);
+        let help = "Times that an endpoint was left alone for that.";
+        page.counters("upsplice_upstream_ejections", help, ejections)?;
+        let of = |count: fn(&UpstreamView) -> u64| {
+            let each = move |route: &UpstreamView| count(route);
+            self.upstreams.iter().map(move |route| (vec![("route", &*route.route)], each(route)))
+        };
+        let help = "Sessions that went on to another endpoint.";
+        page.counters("upsplice_upstream_retries", help, of(|route| route.retries))?;
+        let help = "Connects for which this machine had no port left.";
+        page.counters("upsplice_upstream_no_ports", help, of(|route| route.no_ports))
+    }
+
+    /// What `each` says of each endpoint: there are as many as the configuration and its names say.
+    fn endpoints(&self, each: impl Fn(&EndpointView) -> u64) -> Vec<(Labels<'_>, u64)> {
+        let all = self.upstreams.iter().flat_map(|route| {
+            route.endpoints.iter().map(move |endpoint| (&*route.route, endpoint))
+        });
+        all.map(|(route, endpoint)| {
+            (vec![("route", route), ("endpoint", &*endpoint.endpoint)], each(endpoint))
+        })
+        .collect()
     }
 
     /// What `each` says of each kind of session of each route.

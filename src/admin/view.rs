@@ -11,6 +11,7 @@ use crate::config::{HostPattern, Protocols, Route};
 use crate::error::Kind;
 use crate::metrics::{Direction, RouteSnapshot, Sort};
 use crate::session::question::{Detail, SessionView};
+use crate::upstream::view::{EndpointView, UpstreamView};
 
 /// A live session.
 #[derive(Serialize)]
@@ -144,6 +145,7 @@ struct ShownRoute<'a> {
     protocols: Vec<&'a str>,
     mode: &'static str,
     to: Vec<&'a str>,
+    endpoints: Vec<EndpointView>,
     sessions_open: u64,
     sessions_total: u64,
     /// Requests that did not become a session, by reason.
@@ -157,12 +159,15 @@ pub(super) fn routes(gateway: &Subject) -> Answer {
     let counts =
         |index| RouteSnapshot::of(gateway.counters.iter().map(|worker| worker.route(Some(index))));
     let routes = gateway.config.routes.iter().enumerate();
-    let routes = routes.map(|(index, route)| ShownRoute::new(route, &counts(index))).collect();
+    let routes = routes
+        .zip(gateway.upstreams.view())
+        .map(|((index, route), upstream)| ShownRoute::new(route, upstream, &counts(index)));
+    let routes = routes.collect();
     reply::json(StatusCode::OK, &ShownRoutes { routes })
 }
 
 impl<'a> ShownRoute<'a> {
-    fn new(route: &'a Route, counts: &RouteSnapshot) -> ShownRoute<'a> {
+    fn new(route: &'a Route, upstream: UpstreamView, counts: &RouteSnapshot) -> ShownRoute<'a> {
         let ended = counts.ended.iter().fold([0; Kind::WORDS.len()], |mut sum, sort| {
             sum.iter_mut().zip(sort).for_each(|(sum, count)| *sum += count);
             sum
@@ -182,6 +187,7 @@ impl<'a> ShownRoute<'a> {
             },
             mode: route.mode.as_str(),
             to: route.to.iter().map(|endpoint| &*endpoint.text).collect(),
+            endpoints: upstream.endpoints,
             sessions_open: counts.open.iter().fold(0, |sum, open| sum.wrapping_add(*open)),
             sessions_total: Sort::ALL.iter().map(|&s| counts.handshakes[s as usize].count()).sum(),
             failures: by_reason(&counts.failed),

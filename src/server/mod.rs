@@ -161,8 +161,12 @@ impl Gateway {
         let draining = Arc::<AtomicBool>::default();
         let operator =
             Operator { controls: Arc::clone(&shared.controls), draining: Arc::clone(&draining) };
-        let subject =
-            Subject::new(Arc::clone(&shared.config), Arc::clone(&counters), Box::new(operator));
+        let subject = Subject::new(
+            Arc::clone(&shared.config),
+            Arc::clone(&counters),
+            Arc::clone(&shared.upstreams),
+            Box::new(operator),
+        );
         let Bound { addresses, sockets, socket_files, admin: door } = bound;
         let ended = Arc::new(Notify::new());
         let workers = spawn(&shared, controllers, controls, sockets, &log_sender, &ended)?;

@@ -1,18 +1,26 @@
 //! The command line: flags and `UPSPLICE_*` to a [`Config`]. A value that cannot be what its flag wants is a
 //! usage error and clap's to report (exit 2); what only shows together with the file is a fault (exit 78).
 
+mod steer;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 
+pub use self::steer::{
+    Chosen, Completions, Reaching, Routes, SessionsAction, SessionsVerb, manual,
+};
 use crate::config::{self, Config, Engine, Faults, Listen, Mode, Runtime, Sources, value};
 
 /// A gateway for WebSocket and every other HTTP Upgrade that joins the two sockets with splice(2).
 #[derive(Debug, Parser)]
 #[command(name = "upsplice", version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failure, 2 wrong usage, 78 wrong configuration.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failure, 2 wrong usage, 66 no such session or route, 69 no gateway there, \
+    78 wrong configuration."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -28,6 +36,14 @@ pub enum Verb {
     Check(Check),
     /// Show what this kernel and sandbox allow, and which engine each route would get.
     Probe(Probe),
+    /// List, show and kill the live sessions of a running gateway.
+    Sessions(SessionsVerb),
+    /// Show the routes of a running gateway, and what became of their sessions.
+    Routes(Routes),
+    /// Print the completions of this command line for a shell.
+    Completions(Completions),
+    /// Print the manual page.
+    Man,
     /// Client and backend of `probe --bench`, which starts them.
     #[command(hide = true)]
     BenchPeers(BenchPeers),
@@ -130,10 +146,16 @@ pub struct Run {
     #[arg(value_parser = BoolishValueParser::new())]
     pub no_sandbox: Option<bool>,
 
-    /// Announced by the contract; given today it must not pass in silence.
-    #[arg(long, value_name = "ADDR", hide = true, env = "UPSPLICE_ADMIN")]
-    #[arg(hide_env = true, value_parser = no_admin)]
-    admin: Option<String>,
+    /// Where the operator is answered.
+    #[arg(
+        help = "Answer the operator here: unix:PATH, or IP:PORT with a token [default: nowhere]"
+    )]
+    #[arg(long, value_name = "ADDR", env = "UPSPLICE_ADMIN", value_parser = value::listen)]
+    pub admin: Option<Listen>,
+
+    /// File with the secret that requests to --admin over TCP must bring along.
+    #[arg(long, value_name = "FILE", env = "UPSPLICE_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
 }
 
 /// `upsplice check`
@@ -195,6 +217,8 @@ impl Run {
             workers: self.workers,
             runtime: self.runtime,
             busy_poll: self.busy_poll,
+            admin: self.admin,
+            admin_token_file: self.admin_token_file,
             drain: self.drain,
             access_log: self.no_access_log.map(|no| !no),
             user: self.user,
@@ -225,10 +249,6 @@ impl Probe {
 fn counted(number: usize, what: &str) -> String {
     let s = if number == 1 { "" } else { "s" };
     format!("{number} {what}{s}")
-}
-
-fn no_admin(_: &str) -> Result<String, String> {
-    Err("is not in this release; leave it out".to_owned())
 }
 
 #[cfg(test)]
@@ -293,7 +313,7 @@ mod tests {
             &["--runtime", "tokio"],
             &["--drain", "off"],
             &["--drain", "0"],
-            &["--admin", "unix:/x"],
+            &["--admin", "unix"],
             &["--no-such-flag"],
             &["stray"],
         ];
@@ -304,8 +324,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_release_brings_is_refused_by_name() {
-        let message = run(&["--admin", "unix:/x"]).unwrap_err().to_string();
-        assert!(message.contains("is not in this release"), "{message}");
+    fn the_operator_is_answered_over_tcp_only_with_a_token() {
+        let over = |flags: &[&str]| run(flags).unwrap().into_config();
+        assert_eq!(over(&[]).unwrap().gateway.admin, None);
+        let unix = over(&["--admin", "unix:/x"]).unwrap().gateway.admin;
+        assert_eq!(unix, Some(Listen::Unix("/x".into())));
+        let faults = over(&["--admin", "127.0.0.1:0"]).unwrap_err().to_string();
+        assert!(faults.starts_with("--admin: needs admin_token_file"), "{faults}");
+        let faults = over(&["--admin-token-file", "/nonexistent"]).unwrap_err().to_string();
+        assert!(faults.starts_with("--admin-token-file: "), "{faults}");
     }
 }

@@ -55,6 +55,8 @@ pub enum Kind {
     HalfCloseTimeout,
     /// The `drain` deadline, or a second signal.
     Stopped,
+    /// The operator ended it.
+    Killed,
     /// A side broke a rule of the inspected protocol, or a limit of the route; the word is the rule's.
     Violation(&'static str),
     /// A side did not answer a ping of ours.
@@ -107,26 +109,54 @@ impl Stage {
 }
 
 impl Kind {
+    /// The words of all kinds, in the order of their counters.
+    pub const WORDS: [&'static str; 18] = [
+        "completed",
+        "no_request",
+        "truncated",
+        "reset",
+        "refused",
+        "answered",
+        "no_route",
+        "connect_timeout",
+        "handshake_timeout",
+        "idle_timeout",
+        "half_close_timeout",
+        "stopped",
+        "killed",
+        "violation",
+        "heartbeat_timeout",
+        "endpoint_unhealthy",
+        "engine_refused",
+        "io",
+    ];
+
     /// The word in logs, metrics and the API.
     pub fn as_str(&self) -> &'static str {
+        Self::WORDS[self.index()]
+    }
+
+    /// The place of its word.
+    pub fn index(&self) -> usize {
         match self {
-            Kind::Completed => "completed",
-            Kind::NoRequest => "no_request",
-            Kind::Truncated => "truncated",
-            Kind::Reset => "reset",
-            Kind::Refused(_) => "refused",
-            Kind::Answered => "answered",
-            Kind::NoRoute => "no_route",
-            Kind::ConnectTimeout => "connect_timeout",
-            Kind::HandshakeTimeout => "handshake_timeout",
-            Kind::IdleTimeout => "idle_timeout",
-            Kind::HalfCloseTimeout => "half_close_timeout",
-            Kind::Stopped => "stopped",
-            Kind::Violation(_) => "violation",
-            Kind::HeartbeatTimeout => "heartbeat_timeout",
-            Kind::EndpointUnhealthy => "endpoint_unhealthy",
-            Kind::EngineRefused => "engine_refused",
-            Kind::Io { .. } => "io",
+            Kind::Completed => 0,
+            Kind::NoRequest => 1,
+            Kind::Truncated => 2,
+            Kind::Reset => 3,
+            Kind::Refused(_) => 4,
+            Kind::Answered => 5,
+            Kind::NoRoute => 6,
+            Kind::ConnectTimeout => 7,
+            Kind::HandshakeTimeout => 8,
+            Kind::IdleTimeout => 9,
+            Kind::HalfCloseTimeout => 10,
+            Kind::Stopped => 11,
+            Kind::Killed => 12,
+            Kind::Violation(_) => 13,
+            Kind::HeartbeatTimeout => 14,
+            Kind::EndpointUnhealthy => 15,
+            Kind::EngineRefused => 16,
+            Kind::Io { .. } => 17,
         }
     }
 

@@ -97,6 +97,7 @@
 //! Linux; splice(2) between sockets and pipes for engine `splice`, without which it copies and says so; io_uring
 //! only for `--runtime uring`. [`sys::probe`] finds out by trying.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod error;

@@ -1,12 +1,16 @@
 //! The `upsplice` program; the only file that exits the process.
 
-use std::io::IsTerminal;
+use std::collections::HashSet;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use upsplice::cli::{self, Probe, Run, Verb};
+use upsplice::admin::client::{Client, Failed, target};
+use upsplice::admin::print;
+use upsplice::cli::{self, Chosen, Probe, Reaching, Run, SessionsAction, Verb};
 use upsplice::config::Faults;
 use upsplice::server::bench::load::Plan;
 use upsplice::server::{bench, report};
@@ -16,6 +20,12 @@ static ALLOCATOR: upsplice::sys::alloc::LineAllocator = upsplice::sys::alloc::Li
 
 /// `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIGURATION: u8 = 78;
+/// `EX_UNAVAILABLE`.
+const EXIT_NO_GATEWAY: u8 = 69;
+/// `EX_NOINPUT`.
+const EXIT_NOT_FOUND: u8 = 66;
+/// Sessions that are asked for at once: as many as the API gives.
+const PAGE: u64 = 1000;
 
 fn main() -> ExitCode {
     let done = match cli::parse().verb {
@@ -24,6 +34,10 @@ fn main() -> ExitCode {
             flags.summary().map(|summary| println!("{summary}")).map_err(Into::into)
         }
         Verb::Probe(flags) => probe(flags),
+        Verb::Sessions(flags) => sessions(flags.action),
+        Verb::Routes(flags) => routes(&flags.reaching),
+        Verb::Completions(flags) => print_all(&flags.text()),
+        Verb::Man => cli::manual().context("man").and_then(|text| print_all(&text)),
         Verb::BenchPeers(flags) => bench::client::serve(&flags.cores).context("bench-peers"),
     };
     match done {
@@ -34,7 +48,11 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("upsplice: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(Failed::NoGateway { .. }) => ExitCode::from(EXIT_NO_GATEWAY),
+                Some(Failed::NotFound(_)) => ExitCode::from(EXIT_NOT_FOUND),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -63,6 +81,88 @@ fn probe(flags: Probe) -> anyhow::Result<()> {
     };
     print!("{}", report::report_with(&found, Some(&config), bench.as_ref(), json));
     Ok(())
+}
+
+fn sessions(action: SessionsAction) -> anyhow::Result<()> {
+    match action {
+        SessionsAction::List { chosen, limit, reaching } => list(chosen, limit, &reaching),
+        SessionsAction::Show { id, reaching } => {
+            let session = connect(&reaching)?.get(&session_path(&id))?;
+            show(&reaching, &session, print::facts)
+        }
+        SessionsAction::Kill { id: Some(id), reaching, .. } => {
+            let told = connect(&reaching)?.delete(&session_path(&id))?;
+            show(&reaching, &told, |_| format!("{id} is told to end\n"))
+        }
+        SessionsAction::Kill { id: None, chosen, all, rate, jitter, reaching } => {
+            let mut parameters = chosen.parameters();
+            let all = all.then(|| "true".to_owned());
+            parameters.extend([("all", all), ("rate", rate), ("jitter", jitter)]);
+            let told = connect(&reaching)?.delete(&target("/v1/sessions", &parameters))?;
+            show(&reaching, &told, |told| {
+                let seconds = told["seconds"].as_f64().unwrap_or_default();
+                format!("{} sessions are told to end, within {seconds:.1} s\n", told["killed"])
+            })
+        }
+    }
+}
+
+/// Page by page: a session that moves meanwhile may be met twice, and is shown once.
+fn list(chosen: Chosen, limit: Option<u64>, reaching: &Reaching) -> anyhow::Result<()> {
+    let client = connect(reaching)?;
+    let mut parameters = chosen.parameters();
+    let (mut found, mut known) = (Vec::new(), HashSet::new());
+    let mut left = limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        let mut page = parameters.clone();
+        page.push(("limit", Some(left.min(PAGE).to_string())));
+        let mut answer = client.get(&target("/v1/sessions", &page))?;
+        let sessions = answer["sessions"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        left -= (sessions.len() as u64).min(left);
+        found
+            .extend(sessions.into_iter().filter(|session| known.insert(session["id"].to_string())));
+        let Some(cursor) = answer["cursor"].as_str() else { break };
+        parameters.retain(|(name, _)| *name != "cursor");
+        parameters.push(("cursor", Some(cursor.to_owned())));
+    }
+    let answer = serde_json::json!({ "sessions": found });
+    show(reaching, &answer, |_| print::sessions(&found))
+}
+
+fn routes(reaching: &Reaching) -> anyhow::Result<()> {
+    let answer = connect(reaching)?.get("/v1/routes")?;
+    show(reaching, &answer, |answer| {
+        print::routes(answer["routes"].as_array().map(Vec::as_slice).unwrap_or_default())
+    })
+}
+
+fn connect(reaching: &Reaching) -> anyhow::Result<Client> {
+    Client::new(reaching.find()?).context("no runtime")
+}
+
+fn session_path(id: &str) -> String {
+    // Whatever else it is, it is one segment.
+    let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
+    format!("/v1/sessions/{id}")
+}
+
+fn show(
+    reaching: &Reaching,
+    answer: &Value,
+    table: impl FnOnce(&Value) -> String,
+) -> anyhow::Result<()> {
+    match reaching.json {
+        true => print_all(format!("{answer}\n").as_bytes()),
+        false => print_all(table(answer).as_bytes()),
+    }
+}
+
+/// A reader that has seen enough is no failure.
+fn print_all(text: &[u8]) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("stdout"),
+        _ => Ok(()),
+    }
 }
 
 /// System log lines on stderr: `info` and worse, unless `RUST_LOG` says otherwise.

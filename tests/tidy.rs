@@ -13,13 +13,13 @@ use source::{Fault, File, faults_at};
 /// Which module of the crate may name which others, top down. A module may always name itself.
 /// `lib` may name all: it only lists them.
 const DIRECTIONS: [(&str, &[&str]); 14] = [
-    ("main", &["cli", "config", "server", "sys", "metrics", "error"]),
+    ("main", &["cli", "config", "server", "admin", "sys", "metrics", "error"]),
     ("cli", &["config"]),
     (
         "server",
         &[
-            "session", "http", "ws", "route", "upstream", "relay", "error", "metrics", "config",
-            "sys",
+            "admin", "session", "http", "ws", "route", "upstream", "relay", "error", "metrics",
+            "config", "sys",
         ],
     ),
     ("admin", &["session", "relay", "upstream", "route", "error", "metrics", "config", "sys"]),

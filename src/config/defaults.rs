@@ -26,6 +26,8 @@ impl Default for Gateway {
             user: None,
             group: None,
             sandbox: true,
+            admin: None,
+            admin_token: None,
             limits: Limits::default(),
             tcp: Tcp::default(),
         }

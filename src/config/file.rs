@@ -10,11 +10,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
+use super::admin;
 use super::fault::Faults;
 use super::section::{Notes, Section, integer, shown};
 use super::value::{self, Resolve, TIMER};
 use super::{
     Config, Controllers, Gateway, Limits, Listener, Mode, Origins, Protocols, Route, Tcp, Timeouts,
+    Token,
 };
 
 /// `MAX_TCP_KEEPIDLE` and `MAX_TCP_KEEPINTVL` of the kernel.
@@ -69,13 +71,15 @@ fn gateway(section: Section) -> Gateway {
         user: section.text("user", value::account),
         group: section.text("group", value::account),
         sandbox: section.switch("sandbox").unwrap_or(default.sandbox),
+        admin: section.text("admin", value::listen),
+        admin_token: section.text("admin_token_file", Token::read),
         limits: limits(section.table("limits", "[gateway.limits]")),
         tcp: tcp(section.table("tcp", "[gateway.tcp]")),
     };
     if let (None, Some(group)) = (&gateway.user, section.value("group")) {
         section.refuse("group", group.at, "means nothing without user; name that, too");
     }
-    not_yet(&section, "admin", "leave it out; SIGUSR1 prints the counters");
+    admin::check(&section, gateway.admin.as_ref());
     section.end();
     gateway
 }
@@ -253,13 +257,6 @@ fn timeouts(section: Section) -> Timeouts {
     };
     section.end();
     timeouts
-}
-
-/// A key of the contract that a later release will know.
-fn not_yet(section: &Section, key: &'static str, remedy: &str) {
-    if let Some(value) = section.hidden(key) {
-        section.refuse(key, value.at, format_args!("is not in this release; {remedy}"));
-    }
 }
 
 fn number(section: &Section, key: &'static str, range: RangeInclusive<u64>) -> Option<usize> {

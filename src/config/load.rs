@@ -4,9 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::admin;
 use super::fault::{Fault, Faults};
 use super::value::{self, Resolve};
-use super::{Config, Engine, Gateway, Listen, Listener, Mode, Route, Runtime, file};
+use super::{Config, Engine, Gateway, Listen, Listener, Mode, Route, Runtime, Token, file};
 
 /// What flags and environment say; whatever is absent is left to the file.
 ///
@@ -36,6 +37,10 @@ pub struct Sources {
     pub runtime: Option<Runtime>,
     /// `--busy-poll`
     pub busy_poll: Option<Duration>,
+    /// `--admin`
+    pub admin: Option<Listen>,
+    /// `--admin-token-file`
+    pub admin_token_file: Option<PathBuf>,
     /// `--drain`
     pub drain: Option<Duration>,
     /// Not `--no-access-log`
@@ -62,6 +67,12 @@ pub(super) fn load(sources: Sources, resolve: Resolve<'_>) -> Result<Config, Fau
             Err(problem) => faults.push(flag("--to", problem)),
         }
     }
+    let token = sources.admin_token_file.as_ref();
+    let token = token.map(|path| Token::read(&path.display().to_string())).transpose();
+    let token = token.unwrap_or_else(|problem| {
+        faults.push(flag("--admin-token-file", problem));
+        None
+    });
     let mut listeners: Vec<Listener> = Vec::new();
     for address in &sources.listen {
         let listener = Listener { address: address.clone() };
@@ -96,6 +107,10 @@ pub(super) fn load(sources: Sources, resolve: Resolve<'_>) -> Result<Config, Fau
         route.engine = sources.engine.unwrap_or(route.engine);
     }
     overlay(&mut config.gateway, &sources);
+    config.gateway.admin_token = token.or(config.gateway.admin_token);
+    if let (Some(Listen::Tcp(_)), None) = (&config.gateway.admin, &config.gateway.admin_token) {
+        return Err(Faults::some(vec![flag("--admin", admin::NEEDS_TOKEN)]));
+    }
     Faults::check(clashes_with_inspection(&config, &sources))?;
     config.file = sources.file;
     if config.gateway.group.is_some() && config.gateway.user.is_none() {
@@ -135,6 +150,7 @@ fn overlay(gateway: &mut Gateway, sources: &Sources) {
     gateway.workers = sources.workers.unwrap_or(gateway.workers);
     gateway.runtime = sources.runtime.unwrap_or(gateway.runtime);
     gateway.busy_poll = sources.busy_poll.unwrap_or(gateway.busy_poll);
+    gateway.admin = sources.admin.clone().or(gateway.admin.take());
     gateway.drain = sources.drain.unwrap_or(gateway.drain);
     gateway.access_log = sources.access_log.unwrap_or(gateway.access_log);
     gateway.sandbox = sources.sandbox.unwrap_or(gateway.sandbox);

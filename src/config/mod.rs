@@ -3,6 +3,7 @@
 //! [`Config`] is built by [`load()`] from flags, environment and a TOML file, or by [`from_toml`] from the text of
 //! a file alone; all faults are reported at once, as [`Faults`]. Nothing here opens a socket.
 
+mod admin;
 mod defaults;
 mod fault;
 mod file;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 use inspection::Inspection;
 use upstreams::UpstreamRules;
 
+pub use admin::{ADMIN_SOCKET, Reach, Token};
 pub use fault::{Fault, Faults};
 pub use load::Sources;
 pub use origin::{Origin, OriginPattern, Origins};
@@ -74,6 +76,10 @@ pub struct Gateway {
     pub group: Option<String>,
     /// Give up what a running gateway does not do: system calls, files, capabilities; default true.
     pub sandbox: bool,
+    /// Where the operator is answered; `None`: nowhere.
+    pub admin: Option<Listen>,
+    /// What requests over TCP must know there.
+    pub admin_token: Option<Token>,
     /// Limits of a head.
     pub limits: Limits,
     /// Socket options of both legs.

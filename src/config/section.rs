@@ -24,7 +24,6 @@ pub(super) struct Section<'n, 't> {
     /// Offset of the header, for faults of the section as a whole.
     start: usize,
     known: RefCell<Vec<&'static str>>,
-    hidden: RefCell<Vec<&'static str>>,
     sound: Cell<bool>,
 }
 
@@ -60,8 +59,8 @@ impl<'n, 't> Section<'n, 't> {
         table: Option<&'n DeTable<'t>>,
         start: usize,
     ) -> Section<'n, 't> {
-        let (known, hidden) = (RefCell::default(), RefCell::default());
-        Section { notes, name, table, start, known, hidden, sound: Cell::new(true) }
+        let known = RefCell::default();
+        Section { notes, name, table, start, known, sound: Cell::new(true) }
     }
 
     /// Offset of the section's header.
@@ -81,12 +80,6 @@ impl<'n, 't> Section<'n, 't> {
             known.push(key);
         }
         drop(known);
-        self.find(key)
-    }
-
-    /// The raw value of a `key` that faults do not list among the allowed ones.
-    pub(super) fn hidden(&self, key: &'static str) -> Option<Value<'n, 't>> {
-        self.hidden.borrow_mut().push(key);
         self.find(key)
     }
 
@@ -228,7 +221,7 @@ impl<'n, 't> Section<'n, 't> {
         let known = self.known.borrow();
         for (key, _) in self.table.into_iter().flatten() {
             let name = &**key.get_ref();
-            if !known.contains(&name) && !self.hidden.borrow().contains(&name) {
+            if !known.contains(&name) {
                 let place = if self.name.is_empty() { "the file" } else { self.name };
                 let allowed = known.join(", ");
                 let message =

@@ -31,6 +31,18 @@ pub fn drain(text: &str) -> Result<Duration, String> {
     parse_duration(text).filter(|value| TIMER.contains(value)).ok_or_else(wanted)
 }
 
+/// A time of any length: `"30"` seconds, `"500ms"`, `"30s"`, `"5m"`, `"1h"`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wanted = "seconds or a duration like \"500ms\", \"30s\", \"5m\", \"1h\"";
+    parse_duration(text).ok_or_else(|| format!("must be {wanted}, not {text:?}"))
+}
+
+/// A number of bytes: `"1000"`, `"64KiB"`, `"16MiB"`, `"1GiB"`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let wanted = "bytes or a size like \"64KiB\", \"16MiB\", \"1GiB\"";
+    parse_bytes(text).ok_or_else(|| format!("must be {wanted}, not {text:?}"))
+}
+
 /// How long a worker looks for events before it sleeps: `"50us"`, `"50"` microseconds, or `"off"`.
 pub fn busy_poll(text: &str) -> Result<Duration, String> {
     let number = match text {

@@ -4,6 +4,7 @@
 //! data path pays for no locked instruction and no shared cache line.
 
 mod labels;
+mod routes;
 mod websocket;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 pub use self::labels::{Direction, Engine, Reason, Reasons, UpgradeResult};
+pub use self::routes::{RouteCounters, RouteSnapshot, Sort, Times};
 pub use self::websocket::{MESSAGE_BYTES, WayWebSocket, WebSocketCounters, WebSocketSnapshot};
 
 /// A number with one writer.
@@ -60,6 +62,9 @@ pub struct Counters {
     pub pipes_degraded: Counter,
     /// What inspected sessions said.
     pub websocket: WebSocketCounters,
+    routes: Box<[RouteCounters]>,
+    /// Of requests that no route was found for.
+    unrouted: RouteCounters,
     upgrades: [Counter; UpgradeResult::ALL.len()],
     bytes: [[Counter; 2]; Engine::ALL.len()],
     fallbacks: [Counter; Reason::ALL.len()],
@@ -69,6 +74,17 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// For so many routes.
+    pub fn for_routes(routes: usize) -> Counters {
+        let routes = (0..routes).map(|_| RouteCounters::default()).collect();
+        Counters { routes, ..Counters::default() }
+    }
+
+    /// Those of one route; without one those of all that found none.
+    pub fn route(&self, index: Option<usize>) -> &RouteCounters {
+        index.and_then(|index| self.routes.get(index)).unwrap_or(&self.unrouted)
+    }
+
     /// One request for an upgrade came to this.
     pub fn upgrade(&self, result: UpgradeResult) {
         self.upgrades[result as usize].add(1);

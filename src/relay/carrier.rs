@@ -160,6 +160,14 @@ impl Relay {
         }
     }
 
+    /// Whether the source of `direction` is not read, since its sink takes no more for now.
+    pub fn is_paused(&self, direction: Direction) -> bool {
+        match &self.carrier {
+            Carrier::Ready(relay) => relay.ways[direction as usize].paused_since.is_some(),
+            Carrier::Ring(relay) => relay.is_paused(direction),
+        }
+    }
+
     /// Moves what can be moved now. Over when both directions are closed, or one failed and the other has
     /// nothing left to deliver.
     pub fn turn(&mut self) -> Turn {

@@ -82,6 +82,10 @@ impl RingRelay {
         half.discarded() + half.held()
     }
 
+    pub fn is_paused(&self, direction: Direction) -> bool {
+        self.pair().borrow().lanes[direction as usize].way.paused_since.is_some()
+    }
+
     pub fn reactor(&self) -> &Rc<Reactor> {
         &self.kit.reactor
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::{StartError, tcp_options};
+use crate::admin::Door;
 use crate::config::{Config, Listen};
 use crate::sys::activation::Passed;
 use crate::sys::net::{self, TcpOptions};
@@ -26,6 +27,8 @@ pub struct Bound {
     pub(super) addresses: Vec<BoundAddress>,
     pub(super) sockets: Vec<Vec<OwnedFd>>,
     pub(super) socket_files: SocketFiles,
+    /// Where the operator is answered.
+    pub(super) admin: Option<Door>,
 }
 
 /// The files of the Unix listeners, removed once: by then another process may own the path.
@@ -50,6 +53,7 @@ impl Bound {
             addresses: Vec::new(),
             sockets: (0..config.gateway.workers).map(|_| Vec::new()).collect(),
             socket_files: SocketFiles::default(),
+            admin: None,
         };
         for listener in &config.listeners {
             let text = || listen_text(&listener.address);
@@ -62,6 +66,11 @@ impl Bound {
                 None => bound.open(&listener.address, &options).map_err(fail)?,
             }
         }
+        let admin = Door::open(config).transpose();
+        bound.admin = admin.map_err(|source| {
+            let address = config.gateway.admin.as_ref().map(listen_text).unwrap_or_default();
+            StartError::Listen { address, source }
+        })?;
         match passed.first() {
             None => Ok(bound),
             Some((address, Passed { name, .. })) => {

@@ -100,11 +100,12 @@ fn needs(config: &Config) -> Needs {
     read.extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
     // A panic names the places in the source from it.
     read.extend(std::env::current_exe());
-    let of = |listener: &crate::config::Listener| match &listener.address {
+    let of = |address: &Listen| match address {
         Listen::Unix(path) => folder_of(path),
         Listen::Tcp(_) => None,
     };
-    let sockets = config.listeners.iter().filter_map(of).collect();
+    let addresses = config.listeners.iter().map(|listener| &listener.address);
+    let sockets = addresses.chain(&config.gateway.admin).filter_map(of).collect();
     Needs { uring: engines || config.gateway.runtime == Runtime::Uring, read, sockets }
 }
 

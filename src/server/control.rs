@@ -11,7 +11,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use crate::session::load::OnTheWay;
-use crate::session::registry::{Move, Moved, SessionView};
+use crate::session::question::{Question, SessionView};
+use crate::session::registry::{Move, Moved};
 use crate::sys::reactor::Doorbell;
 use crate::upstream::Endpoint;
 
@@ -46,6 +47,8 @@ pub(super) enum Control {
     Sessions(mpsc::Sender<Vec<SessionView>>),
     /// Say that you are there.
     Ping(oneshot::Sender<()>),
+    /// Answer a question of the operator.
+    Ask(Question),
 }
 
 /// A connection of which nothing has been read.
@@ -86,6 +89,11 @@ pub(super) fn channel() -> io::Result<(Controller, Controls)> {
 }
 
 impl Controller {
+    /// Whether the worker is gone.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Tells the worker; gives back what was said when the worker is gone.
     pub fn send(&self, control: Control) -> Result<(), Control> {
         self.sender.send(control).map_err(|SendError(control)| control)?;

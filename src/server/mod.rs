@@ -11,6 +11,7 @@ mod confine;
 mod control;
 mod listener;
 pub mod notify;
+mod operator;
 mod run;
 mod worker;
 
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
@@ -28,8 +30,10 @@ use self::bind::SocketFiles;
 pub use self::bind::{Bound, BoundAddress};
 use self::control::{Control, Controller, Controls};
 use self::demo::EchoBackend;
+use self::operator::Operator;
 pub use self::run::run;
 use self::worker::Shared;
+use crate::admin::{Address, Admin, Subject};
 use crate::config::{self, Config, Endpoint, EndpointTarget};
 use crate::metrics::{Counters, Engine, Snapshot};
 use crate::relay::pool::PipeBudget;
@@ -37,7 +41,8 @@ use crate::route::Routes;
 pub use crate::session::access_log::AccessLog;
 use crate::session::access_log::{LogSender, LogWriter};
 use crate::session::load::Loads;
-pub use crate::session::registry::{Move, SessionView};
+pub use crate::session::question::SessionView;
+pub use crate::session::registry::Move;
 use crate::session::worker::Carriage;
 use crate::sys::net::TcpOptions;
 use crate::sys::probe::Probe;
@@ -58,6 +63,9 @@ pub struct Gateway {
     ended: Arc<Notify>,
     upstreams: Arc<Upstreams>,
     watch: Option<Watch>,
+    draining: Arc<AtomicBool>,
+    /// Answers until all workers have ended.
+    admin: Option<Admin>,
 }
 
 /// Why a gateway did not start.
@@ -131,8 +139,9 @@ impl Gateway {
             point_to(&mut config, backend.address());
         }
         let (log_sender, log) = LogWriter::start(log).map_err(StartError::Spawn)?;
-        let counters: Arc<[Arc<Counters>]> =
-            (0..config.gateway.workers).map(|_| Arc::default()).collect();
+        let counters: Arc<[Arc<Counters>]> = (0..config.gateway.workers)
+            .map(|_| Arc::new(Counters::for_routes(config.routes.len())))
+            .collect();
         let channels = (0..config.gateway.workers).map(|_| control::channel());
         let channels = channels.collect::<io::Result<Vec<_>>>().map_err(StartError::Spawn)?;
         let (controllers, controls): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
@@ -149,7 +158,16 @@ impl Gateway {
             config: Arc::new(config),
             uring,
         };
-        let Bound { addresses, sockets, socket_files } = bound;
+        let draining = Arc::<AtomicBool>::default();
+        let operator =
+            Operator { controls: Arc::clone(&shared.controls), draining: Arc::clone(&draining) };
+        let subject = Subject::new(
+            Arc::clone(&shared.config),
+            Arc::clone(&counters),
+            Arc::clone(&shared.upstreams),
+            Box::new(operator),
+        );
+        let Bound { addresses, sockets, socket_files, admin: door } = bound;
         let ended = Arc::new(Notify::new());
         let workers = spawn(&shared, controllers, controls, sockets, &log_sender, &ended)?;
         let upstreams = Arc::clone(&shared.upstreams);
@@ -160,7 +178,8 @@ impl Gateway {
         for address in &addresses {
             info!("listening on {address}");
         }
-        Ok(Gateway {
+        let admin = door.map(|door| Admin::start(door, subject)).transpose();
+        let mut gateway = Gateway {
             workers,
             addresses,
             counters,
@@ -171,12 +190,31 @@ impl Gateway {
             ended,
             upstreams,
             watch,
-        })
+            draining,
+            admin: None,
+        };
+        match admin {
+            Ok(admin) => gateway.admin = admin,
+            Err(error) => {
+                gateway.stop_now();
+                gateway.join();
+                return Err(StartError::Spawn(error));
+            }
+        }
+        if let Some(address) = gateway.admin_address() {
+            info!("answering the operator on {address}");
+        }
+        Ok(gateway)
     }
 
     /// Where it listens, in the order of the configuration.
     pub fn addresses(&self) -> &[BoundAddress] {
         &self.addresses
+    }
+
+    /// Where it answers the operator, if it does.
+    pub fn admin_address(&self) -> Option<&Address> {
+        self.admin.as_ref().map(Admin::address)
     }
 
     /// The sum of all workers' counters now.
@@ -213,6 +251,7 @@ impl Gateway {
 
     /// Stops accepting; sessions go on until they end, or until the `drain` deadline. Returns at once.
     pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
         for worker in &self.workers {
             let _ = worker.control.send(Control::Drain);
         }
@@ -221,6 +260,7 @@ impl Gateway {
 
     /// Ends all sessions now.
     pub fn stop_now(&self) {
+        self.draining.store(true, Ordering::Relaxed);
         for worker in &self.workers {
             let _ = worker.control.send(Control::Stop);
         }
@@ -268,7 +308,7 @@ impl Gateway {
     /// Waits until all workers have ended and all log lines are written; [`Gateway::drain`] or
     /// [`Gateway::stop_now`] must have been called. False when a worker, or a session in it, panicked.
     pub fn join(self) -> bool {
-        let Gateway { workers, log, demo, watch, .. } = self;
+        let Gateway { workers, log, demo, watch, admin, .. } = self;
         // It speaks to the workers: none of them may be waited for by it.
         drop(watch);
         let mut sound = true;
@@ -276,6 +316,7 @@ impl Gateway {
             drop(control);
             sound &= thread.join().unwrap_or(false);
         }
+        drop(admin);
         drop(demo);
         log.join();
         sound

@@ -25,6 +25,7 @@ use crate::session::access_log::LogSender;
 use crate::session::depart::depart;
 use crate::session::joined;
 use crate::session::load::Loads;
+use crate::session::question;
 use crate::session::registry::{Order, Registry};
 use crate::session::worker::{Carriage, Page, Worker};
 use crate::sys::net::Acceptor;
@@ -150,6 +151,7 @@ async fn serve(
                 // Who asked may have given up: then this answer comes too late.
                 let _ = reply.send(());
             }
+            Some(Control::Ask(question)) => question::answer(worker, question),
             Some(Control::Drain) => {
                 servants.stop_accepting(worker).await;
                 deadline.get_or_insert_with(|| Instant::now() + worker.config.gateway.drain);

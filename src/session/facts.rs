@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use ulid::Ulid;
 
 use super::mode::{Chosen, ChosenBy};
-use crate::config::Config;
+use crate::config::{Config, Mode};
+use crate::metrics::Sort;
 use crate::upstream::Held;
 
 /// What is known about a session from its exchange; goes along when the session moves.
@@ -132,6 +133,18 @@ impl Facts {
     pub fn note_route(&mut self, config: &Config, index: usize) {
         let chosen = Chosen { mode: config.routes[index].mode, by: ChosenBy::Configured };
         self.route = u16::try_from(index).ok().map(|index| Routed { index, chosen });
+    }
+
+    /// Index of its route, once there is one.
+    pub fn route_index(&self) -> Option<usize> {
+        self.route.map(|route| usize::from(route.index))
+    }
+
+    /// What it is counted as.
+    pub fn sort(&self) -> Sort {
+        let inspected = self.route.is_some_and(|route| route.chosen.mode == Mode::Inspect);
+        let upgrade = self.texts().upgrade.unwrap_or_default();
+        Sort::of(inspected, upgrade.eq_ignore_ascii_case("websocket"))
     }
 
     /// What was asked.

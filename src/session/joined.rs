@@ -24,9 +24,11 @@ const LOOKS_IN_A_ROW: u32 = 16;
 /// Gives the session a seat and its first turn.
 pub fn start(worker: &Rc<Worker>, facts: Box<Facts>, relay: Relay) {
     let half_closed = relay.live().half_closed();
+    let sort = facts.sort();
     let seat = Seat::new(Joined { relay, facts, open: Open::new(Rc::clone(worker)) });
     let key = worker.registry.seat(Rc::clone(&seat), &worker.windows(seat.route()));
     worker.counters.sessions_open.add(1);
+    worker.counters.route(Some(seat.route())).begins(sort);
     worker.loads.raise(worker.index, load::Kind::Session);
     if half_closed {
         worker.registry.half_closed(key, &seat, || worker.windows(seat.route()));
@@ -126,7 +128,7 @@ const GOING_AWAY: u16 = 1001;
 /// Lets an inspected session tell both sides that it ends, where there is time for that.
 fn leave_politely(seat: &Seat, how: End) -> Result<(), End> {
     match how.kind {
-        Kind::IdleTimeout | Kind::EndpointUnhealthy => {
+        Kind::IdleTimeout | Kind::Killed | Kind::EndpointUnhealthy => {
             seat.with_relay(|relay| relay.leave(how, GOING_AWAY)).unwrap_or(Ok(()))
         }
         _ => Err(how),
@@ -171,8 +173,10 @@ fn move_to(worker: &Rc<Worker>, key: usize, to: Move) {
 /// Frees the seat. The connection counts as open until its [`Open`] is dropped.
 fn leave(worker: &Worker, key: usize) -> Option<Joined> {
     let joined = worker.registry.leave(key);
-    if joined.is_some() {
+    if let Some(joined) = &joined {
         worker.counters.sessions_open.sub(1);
+        let route = worker.counters.route(joined.facts.route_index());
+        route.leaves(joined.facts.sort());
         worker.loads.lower(worker.index, load::Kind::Session);
     }
     joined

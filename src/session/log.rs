@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::facts::Facts;
 use super::worker::Worker;
-use crate::error::End;
+use crate::error::{End, Kind};
 use crate::metrics::{Direction, Engine, Reasons};
 use crate::relay::{Carried, Framed, Relay};
 
@@ -95,6 +95,7 @@ struct InspectedPart {
 /// Writes the line of a session that has ended. `relay` is there when it was joined.
 pub fn ended(worker: &Worker, facts: &Facts, relay: Option<&Relay>, end: &End) {
     tracing::debug!(session = %facts.id, %end, "ended");
+    count(worker, facts, relay.is_some(), end);
     if !worker.log.is_on() {
         return;
     }
@@ -102,6 +103,16 @@ pub fn ended(worker: &Worker, facts: &Facts, relay: Option<&Relay>, end: &End) {
     let text = serde_json::to_string(&line).expect("strings and numbers always serialise");
     if !worker.log.send(text) {
         worker.counters.log_dropped.add(1);
+    }
+}
+
+fn count(worker: &Worker, facts: &Facts, was_joined: bool, end: &End) {
+    let route = worker.counters.route(facts.route_index());
+    match end.kind {
+        _ if was_joined => route.ended(facts.sort(), &end.kind, facts.accepted.elapsed()),
+        // Nothing was asked, so nothing has failed.
+        Kind::NoRequest => {}
+        _ => route.failed(&end.kind),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod joined;
 pub mod load;
 pub mod mode;
+pub mod question;
 pub mod registry;
 pub mod timers;
 pub mod worker;
@@ -52,7 +53,11 @@ pub async fn run(open: Open, socket: OwnedFd, peer: Option<SocketAddr>, listener
         }
     };
     match outcome {
-        Ok(relay) => joined::start(worker, facts, relay),
+        Ok(relay) => {
+            let route = worker.counters.route(facts.route_index());
+            route.joined(facts.sort(), facts.handshake.unwrap_or_default());
+            joined::start(worker, facts, relay);
+        }
         Err(end) => log::ended(worker, &facts, None, &end),
     }
 }

@@ -11,12 +11,13 @@ use ulid::Ulid;
 
 use super::facts::Facts;
 use super::load::OnTheWay;
+use super::question::SessionView;
 use super::timers::{Due, Timers};
 use super::worker::Open;
 use crate::error::Kind;
-use crate::metrics::{Direction, Engine};
+use crate::metrics::Engine;
+use crate::relay::Relay;
 use crate::relay::idle::Watch;
-use crate::relay::{Carried, Relay};
 use crate::sys::reactor::Reactor;
 
 /// What a running session is told to do.
@@ -61,21 +62,6 @@ pub struct Seat {
     serial: Cell<u64>,
     /// Boxed, since there is none for as long as a session lives, but for a moment.
     order: Cell<Option<Box<Order>>>,
-}
-
-/// A session as the process shows it.
-#[derive(Clone, Debug)]
-pub struct SessionView {
-    /// Its id, as in the log.
-    pub id: String,
-    /// The worker that carries it.
-    pub worker: usize,
-    /// Index of its route.
-    pub route: usize,
-    /// Counts by [`Direction`].
-    pub carried: [Carried; 2],
-    /// Whether one side has ended.
-    pub half_closed: bool,
 }
 
 /// The live sessions of one worker.
@@ -125,8 +111,18 @@ impl Seat {
         })
     }
 
+    /// Lets `look` look at the session; `None` when it has left.
+    pub fn with_joined<T>(&self, look: impl FnOnce(&Joined) -> T) -> Option<T> {
+        self.joined.borrow().as_ref().map(look)
+    }
+
+    /// Whether one side has ended.
+    pub fn is_half_closed(&self) -> bool {
+        self.watches_half_close.get()
+    }
+
     /// The session's id, until it has left.
-    fn id(&self) -> Option<Ulid> {
+    pub fn id(&self) -> Option<Ulid> {
         self.joined.borrow().as_ref().map(|joined| joined.facts.id)
     }
 
@@ -316,16 +312,15 @@ impl Registry {
 
     /// All sessions, as they are now.
     pub fn view(&self, worker: usize) -> Vec<SessionView> {
-        let view = |seat: &Rc<Seat>| SessionView {
-            id: seat.id().map(|id| id.to_string()).unwrap_or_default(),
-            worker,
-            route: seat.route(),
-            carried: seat
-                .with_relay(|relay| Direction::BOTH.map(|way| relay.live().carried(way)))
-                .unwrap_or_default(),
-            half_closed: seat.watches_half_close.get(),
+        let view = |seat: &Rc<Seat>| {
+            seat.with_joined(|joined| SessionView::of(worker, seat, &joined.facts, &joined.relay))
         };
-        self.seats.borrow().iter().map(|(_, seat)| view(seat)).collect()
+        self.seats.borrow().iter().filter_map(|(_, seat)| view(seat)).collect()
+    }
+
+    /// One more than the highest seat that may be taken.
+    pub fn seats(&self) -> usize {
+        self.seats.borrow().capacity()
     }
 
     /// The session wants a turn then. Whoever has its seat by then has one more than it needs.

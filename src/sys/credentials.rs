@@ -88,8 +88,13 @@ impl Identity {
 
 /// Whether this process is root.
 pub fn is_root() -> bool {
+    effective_user() == 0
+}
+
+/// The user that this process acts as.
+pub fn effective_user() -> u32 {
     // SAFETY: the call takes nothing and always succeeds.
-    unsafe { libc::geteuid() == 0 }
+    unsafe { libc::geteuid() }
 }
 
 fn ok(number: u32) -> io::Result<Option<u32>> {

@@ -84,6 +84,14 @@ pub fn listen_tcp(address: SocketAddr, options: &TcpOptions) -> io::Result<Owned
 
 /// A Unix listener. A socket file that nobody listens on any more is replaced; any other file is not.
 pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
+    listen_unix_after(path, || Ok(()))
+}
+
+/// The same; `bound` is called when the file is there and nobody can connect yet.
+pub fn listen_unix_after(
+    path: &Path,
+    bound: impl FnOnce() -> io::Result<()>,
+) -> io::Result<OwnedFd> {
     let address = SockAddr::unix(path)?;
     let stale = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
         && Socket::new(Domain::UNIX, Type::STREAM, None)?
@@ -94,6 +102,7 @@ pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.bind(&address)?;
+    bound()?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

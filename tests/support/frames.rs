@@ -137,6 +137,11 @@ impl Inspected {
         Inspected::in_gateway("workers = 1", engine, route, ours, theirs)
     }
 
+    /// With further lines for `[gateway]`, too, and one worker.
+    pub fn with_gateway(engine: Engine, gateway: &str, route: &str) -> Inspected {
+        Inspected::in_gateway(&format!("workers = 1\n{gateway}"), engine, route, &[], &[])
+    }
+
     fn in_gateway(
         gateway: &str,
         engine: Engine,

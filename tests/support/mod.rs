@@ -4,6 +4,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test program uses its own part of the language")]
 
+pub mod admin;
 pub mod backend;
 pub mod client;
 pub mod exchange;

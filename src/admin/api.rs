@@ -1,0 +1,70 @@
+//! What is where: paths and methods to answers.
+//!
+//! Whoever adds a place adds it to `openapi.json`, too: `tests/admin_api.rs` compares them.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::AUTHORIZATION;
+use hyper::{Method, Request, StatusCode};
+
+use super::query::Query;
+use super::reply::{self, Answer, Problem};
+use super::{Subject, door, health, openmetrics, sessions, view};
+use crate::config::Token;
+
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Answers one request.
+pub(super) async fn answer(
+    gateway: &Arc<Subject>,
+    token: Option<&Token>,
+    request: &Request<Incoming>,
+) -> Answer {
+    let path = request.uri().path();
+    let authorization = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
+    // What supervises the process needs no secret, and learns none.
+    let is_open = matches!(path, "/livez" | "/readyz" | "/healthz");
+    if !is_open && token.is_some_and(|token| !door::is_known(token, authorization)) {
+        return reply::unknown_visitor();
+    }
+    let found = find(gateway, request.method(), path, request.uri().query()).await;
+    found.unwrap_or_else(Answer::from)
+}
+
+async fn find(
+    gateway: &Arc<Subject>,
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+) -> Result<Answer, Problem> {
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let is_get = matches!(*method, Method::GET | Method::HEAD);
+    if !matches!(*segments, ["v1", "sessions", ..]) {
+        Query::new(query, &[])?;
+    }
+    match *segments {
+        ["livez"] if is_get => Ok(health::live(gateway).await),
+        ["readyz" | "healthz"] if is_get => Ok(health::ready(gateway)),
+        ["metrics"] if is_get => Ok(openmetrics::answer(gateway)),
+        ["v1", "openapi.json"] if is_get => {
+            Ok(reply::whole(StatusCode::OK, "application/json", OPENAPI))
+        }
+        ["v1", "routes"] if is_get => Ok(view::routes(gateway)),
+        ["v1", "sessions"] if is_get => sessions::list(gateway, query).await,
+        ["v1", "sessions"] if *method == Method::DELETE => sessions::kill(gateway, query).await,
+        ["v1", "sessions", id] if is_get => sessions::show(gateway, id, query).await,
+        ["v1", "sessions", id] if *method == Method::DELETE => {
+            sessions::kill_one(gateway, id, query).await
+        }
+        ["livez" | "readyz" | "healthz" | "metrics"] | ["v1", "routes" | "openapi.json"] => {
+            Ok(reply::not_allowed("GET, HEAD"))
+        }
+        ["v1", "sessions"] | ["v1", "sessions", _] => Ok(reply::not_allowed("GET, HEAD, DELETE")),
+        _ => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "nothing here",
+            "/v1/openapi.json says what is where",
+        )),
+    }
+}

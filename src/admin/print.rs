@@ -1,0 +1,235 @@
+//! What the API has answered, for people: tables, and lists of one session's facts.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// Left or right in a column.
+#[derive(Clone, Copy)]
+enum Align {
+    Left,
+    Right,
+}
+
+/// A table of sessions.
+pub fn sessions(sessions: &[Value]) -> String {
+    let columns = [
+        ("ID", Align::Left),
+        ("ROUTE", Align::Left),
+        ("CLIENT", Align::Left),
+        ("ENDPOINT", Align::Left),
+        ("MODE", Align::Left),
+        ("ENGINE", Align::Left),
+        ("IN", Align::Right),
+        ("OUT", Align::Right),
+        ("AGE", Align::Right),
+        ("STATE", Align::Left),
+    ];
+    let row = |session: &Value| {
+        [
+            text(&session["id"]),
+            text(&session["route"]),
+            client(session),
+            text(&session["endpoint"]),
+            text(&session["mode"]),
+            engine(&session["engine"]),
+            bytes(&session["bytes_in"]),
+            bytes(&session["bytes_out"]),
+            age(session["age_seconds"].as_f64().unwrap_or_default()),
+            state(session),
+        ]
+    };
+    table(&columns, sessions.iter().map(row))
+}
+
+/// A table of routes.
+pub fn routes(routes: &[Value]) -> String {
+    let columns = [
+        ("ROUTE", Align::Left),
+        ("HOST", Align::Left),
+        ("PATH", Align::Left),
+        ("PROTOCOLS", Align::Left),
+        ("MODE", Align::Left),
+        ("OPEN", Align::Right),
+        ("TOTAL", Align::Right),
+        ("FAILED", Align::Right),
+        ("TO", Align::Left),
+    ];
+    let row = |route: &Value| {
+        let failures = route["failures"].as_object();
+        let failed: u64 = failures.into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
+        [
+            text(&route["name"]),
+            route["host"].as_str().unwrap_or("*").to_owned(),
+            text(&route["path"]),
+            list(&route["protocols"]),
+            text(&route["mode"]),
+            text(&route["sessions_open"]),
+            text(&route["sessions_total"]),
+            failed.to_string(),
+            list(&route["to"]),
+        ]
+    };
+    table(&columns, routes.iter().map(row))
+}
+
+/// One fact per line, whatever they are.
+pub fn facts(value: &Value) -> String {
+    let mut out = String::new();
+    lines("", value, &mut out);
+    out
+}
+
+fn lines(prefix: &str, value: &Value, out: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let name =
+                    if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                lines(&name, value, out);
+            }
+        }
+        Value::Array(_) => {
+            let _ = writeln!(out, "{prefix:<24} {}", list(value));
+        }
+        value => {
+            let _ = writeln!(out, "{prefix:<24} {}", text(value));
+        }
+    }
+}
+
+fn table<const N: usize>(
+    columns: &[(&str, Align); N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
+    let rows: Vec<[String; N]> = rows.collect();
+    let mut out = String::new();
+    let widths: Vec<usize> = (0..N)
+        .map(|at| {
+            let cells = rows.iter().map(|row| row[at].chars().count());
+            cells.chain([columns[at].0.len()]).max().unwrap_or_default()
+        })
+        .collect();
+    let heads = columns.map(|(name, _)| name.to_owned());
+    for row in [&heads].into_iter().chain(&rows) {
+        let mut line = String::new();
+        for (at, cell) in row.iter().enumerate() {
+            let width = widths[at];
+            let _ = match columns[at].1 {
+                Align::Left => write!(line, "{cell:<width$}  "),
+                Align::Right => write!(line, "{cell:>width$}  "),
+            };
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// What a terminal can show: what a client chose may hold anything.
+fn text(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn list(value: &Value) -> String {
+    let items: Vec<String> = value.as_array().into_iter().flatten().map(text).collect();
+    if items.is_empty() { "-".to_owned() } else { items.join(",") }
+}
+
+fn client(session: &Value) -> String {
+    match (session["client_addr"].as_str(), session["client_port"].as_u64()) {
+        (Some(address), Some(port)) if address.contains(':') => format!("[{address}]:{port}"),
+        (Some(address), Some(port)) => format!("{address}:{port}"),
+        _ => text(&session["client_addr"]),
+    }
+}
+
+fn engine(engine: &Value) -> String {
+    let (up, down) = (text(&engine["to_upstream"]), text(&engine["to_downstream"]));
+    if up == down { up } else { format!("{up}/{down}") }
+}
+
+fn state(session: &Value) -> String {
+    let paused = session["paused"].as_array().into_iter().flatten();
+    let mut words: Vec<String> = paused.map(|way| format!("paused {}", text(way))).collect();
+    if session["half_closed"] == true {
+        words.push("half-closed".to_owned());
+    }
+    if words.is_empty() { "open".to_owned() } else { words.join(", ") }
+}
+
+/// Three digits and a unit.
+fn bytes(value: &Value) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let Some(bytes) = value.as_u64() else { return "-".to_owned() };
+    let (mut number, mut unit) = (bytes as f64, 0);
+    while number >= 999.5 && unit + 1 < UNITS.len() {
+        number /= 1024.0;
+        unit += 1;
+    }
+    let digits = if unit == 0 || number >= 99.95 { 0 } else { 1 };
+    format!("{number:.digits$} {}", UNITS[unit])
+}
+
+fn age(seconds: f64) -> String {
+    let whole = seconds as u64;
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        3600..86400 => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
+        _ => format!("{}d{:02}h", whole / 86400, whole / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_session_is_one_line_under_its_heads() {
+        let session = json!({
+            "id": "01A", "route": "chat", "endpoint": null, "client_addr": "::1", "client_port": 7,
+            "mode": "zero-copy", "engine": {"to_upstream": "splice", "to_downstream": "copy"},
+            "bytes_in": 1536, "bytes_out": 12, "age_seconds": 3725.2,
+            "paused": ["to_upstream"], "half_closed": true,
+        });
+        let table = sessions(&[session]);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "ID   ROUTE  CLIENT   ENDPOINT  MODE       ENGINE            IN   OUT    AGE  STATE",
+                "01A  chat   [::1]:7  -         zero-copy  splice/copy  1.5 KiB  12 B  1h02m  \
+                 paused to_upstream, half-closed",
+            ]
+        );
+    }
+
+    #[test]
+    fn numbers_are_short_and_control_characters_do_not_reach_the_terminal() {
+        for (value, expected) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (u64::MAX, "16384 PiB"),
+        ] {
+            assert_eq!(bytes(&value.into()), expected);
+        }
+        assert_eq!(
+            (age(59.9), age(61.0), age(90_000.0)),
+            ("59s".into(), "1m01s".into(), "1d01h".into())
+        );
+        assert_eq!(text(&"a\u{1b}[2Jb".into()), "a\u{fffd}[2Jb");
+        let facts = facts(&json!({"id": "x", "engine": {"to_upstream": "copy"}, "paused": []}));
+        assert_eq!(facts.lines().count(), 3, "{facts}");
+        assert!(facts.contains("engine.to_upstream       copy\n"), "{facts}");
+    }
+}

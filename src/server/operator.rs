@@ -1,0 +1,33 @@
+//! The way from the admin API to the workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::control::{Control, Controller};
+use crate::admin::Workers;
+use crate::session::question::Question;
+
+/// The workers, as the admin API reaches them.
+pub(super) struct Operator {
+    pub controls: Arc<[Controller]>,
+    pub draining: Arc<AtomicBool>,
+}
+
+impl Workers for Operator {
+    fn count(&self) -> usize {
+        self.controls.len()
+    }
+
+    fn ask(&self, worker: usize, question: Question) -> bool {
+        let control = self.controls.get(worker);
+        control.is_some_and(|control| control.send(Control::Ask(question)).is_ok())
+    }
+
+    fn is_gone(&self, worker: usize) -> bool {
+        self.controls.get(worker).is_none_or(Controller::is_closed)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

@@ -34,7 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const FULL_PATIENCE: Duration = Duration::from_millis(200);
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-    retry-after: 5\r\nconnection: close\r\ncontent-length: 78\r\n\r\n\
+    retry-after: 5\r\nconnection: close\r\ncontent-length: 79\r\n\r\n\
     {\"error\":\"too many connections\",\"hint\":\"64 are open; close some, or try later\"}";
 
 /// Serves for as long as it is polled.

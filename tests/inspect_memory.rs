@@ -64,7 +64,7 @@ impl Inspecting {
         }
         let all = self.sessions.len();
         eventually("all are joined", || self.program.counters()["sessions_open"] == all);
-        self.pss()
+        self.anonymous()
     }
 
     /// User memory of one more session.
@@ -85,9 +85,10 @@ impl Inspecting {
         }
     }
 
-    /// Proportional set size in bytes: memory that the program has for itself, and its share of the rest.
-    fn pss(&self) -> u64 {
-        kilobytes(&format!("/proc/{}/smaps_rollup", self.program.id()), "Pss:")
+    /// Anonymous memory in bytes. What it shares with other programs is not counted: that share grows whenever one
+    /// of them ends.
+    fn anonymous(&self) -> u64 {
+        kilobytes(&format!("/proc/{}/smaps_rollup", self.program.id()), "Pss_Anon:")
     }
 
     /// The most resident memory since `forget_peak`, and the resident memory now.
@@ -195,12 +196,12 @@ fn compressed_messages_cost_their_inflaters_and_no_more_whatever_their_size() {
     let before = inspecting.open(SESSIONS / 3);
     inspecting.compressed(&[b'x'; 1000]);
     let sessions = inspecting.sessions.len() as u64 - 1;
-    let small = inspecting.pss().saturating_sub(before);
+    let small = inspecting.anonymous().saturating_sub(before);
     println!("after a small compressed message each way: {} bytes each", small / sessions);
     assert!(small / sessions > 2 * 8 * 1024, "there was no inflater: {small} bytes");
     // A whole window and more, so that there is nothing that was not touched yet.
     inspecting.compressed(&vec![b'x'; MIB]);
-    let large = inspecting.pss().saturating_sub(before);
+    let large = inspecting.anonymous().saturating_sub(before);
     println!("after one of 1 MiB each way: {} bytes each", large / sessions);
     assert!(
         large <= sessions * INFLATING_BYTES_MAX + PASSING_BYTES_MAX,

@@ -34,11 +34,12 @@ fn keeper() -> (SocketAddr, Receiver<TcpStream>) {
     (address, kept)
 }
 
-/// Proportional set size in bytes: memory that the program has for itself, and its share of the rest.
-fn pss(program: &Program) -> u64 {
+/// Anonymous memory in bytes. What it shares with other programs is not counted: that share grows whenever one of
+/// them ends.
+fn anonymous(program: &Program) -> u64 {
     let path = format!("/proc/{}/smaps_rollup", program.id());
     let text = std::fs::read_to_string(path).expect("it runs");
-    let line = text.lines().find(|line| line.starts_with("Pss:")).expect("a sum");
+    let line = text.lines().find(|line| line.starts_with("Pss_Anon:")).expect("a sum");
     let kilobytes = line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok());
     1024 * kilobytes.expect("a number")
 }
@@ -64,7 +65,7 @@ fn an_idle_session_costs_little_memory(runtime: Runtime) {
         }
         let all = clients.len();
         eventually("all are joined", || program.counters()["sessions_open"] == all);
-        pss(&program)
+        anonymous(&program)
     };
     let before = open(WARM_UP);
     let each = (open(SESSIONS) - before) / SESSIONS as u64;

@@ -63,6 +63,8 @@ fn a_stop_is_announced_and_the_watchdog_is_fed_until_the_last_session_has_ended(
     let config = config_to(backend.address, "drain = \"1h\"", "");
     let mut program = under(&manager, &config, Some(100_000));
     let client = Client::upgraded(program.address(), "/", "raw");
+    // The 101 comes before the session has its seat.
+    eventually("it is joined", || program.counters()["sessions_open"] == 1);
     program.signal("TERM");
     let (message, before) = manager.until("STOPPING=1");
     assert!(before.iter().any(|message| message.starts_with("READY=1")), "{before:?}");

@@ -26,7 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Semaphore, oneshot};
 
@@ -58,6 +58,8 @@ pub struct Subject {
     counters: Arc<[Arc<Counters>]>,
     upstreams: Arc<Upstreams>,
     workers: Box<dyn Workers>,
+    /// When its configuration was taken up.
+    since: SystemTime,
     /// Kills that may still be spread over time.
     spreads: Arc<Semaphore>,
 }
@@ -135,7 +137,7 @@ impl Subject {
         workers: Box<dyn Workers>,
     ) -> Subject {
         let spreads = Arc::new(Semaphore::new(bulk::SPREADS_MAX));
-        Subject { config, counters, upstreams, workers, spreads }
+        Subject { config, counters, upstreams, workers, since: SystemTime::now(), spreads }
     }
 
     /// The index of the route of this name.

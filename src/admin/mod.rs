@@ -20,6 +20,7 @@ mod query;
 mod reply;
 mod serve;
 mod sessions;
+mod tap;
 mod view;
 
 use std::io;
@@ -62,6 +63,8 @@ pub struct Subject {
     since: SystemTime,
     /// Kills that may still be spread over time.
     spreads: Arc<Semaphore>,
+    /// Sessions that may still be watched.
+    taps: Arc<Semaphore>,
 }
 
 /// A running admin API; ends when it is dropped.
@@ -137,7 +140,8 @@ impl Subject {
         workers: Box<dyn Workers>,
     ) -> Subject {
         let spreads = Arc::new(Semaphore::new(bulk::SPREADS_MAX));
-        Subject { config, counters, upstreams, workers, since: SystemTime::now(), spreads }
+        let taps = Arc::new(Semaphore::new(tap::TAPS_MAX));
+        Subject { config, counters, upstreams, workers, since: SystemTime::now(), spreads, taps }
     }
 
     /// The index of the route of this name.

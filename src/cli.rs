@@ -36,7 +36,7 @@ pub enum Verb {
     Check(Check),
     /// Show what this kernel and sandbox allow, and which engine each route would get.
     Probe(Probe),
-    /// List, show and kill the live sessions of a running gateway.
+    /// List, show, watch and kill the live sessions of a running gateway.
     Sessions(SessionsVerb),
     /// Show the routes of a running gateway, and what became of their sessions.
     Routes(Routes),

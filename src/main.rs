@@ -90,6 +90,13 @@ fn sessions(action: SessionsAction) -> anyhow::Result<()> {
             let session = connect(&reaching)?.get(&session_path(&id))?;
             show(&reaching, &session, print::facts)
         }
+        SessionsAction::Tap { id, preview, redact, reaching } => {
+            let mut parameters = vec![("preview", preview.map(|bytes| bytes.to_string()))];
+            parameters.extend(redact.into_iter().map(|pattern| ("redact", Some(pattern))));
+            let tap = target(&format!("{}/tap", session_path(&id)), &parameters);
+            connect(&reaching)?.lines(&tap, |line| print_event(line, reaching.json).is_ok())?;
+            Ok(())
+        }
         SessionsAction::Kill { id: Some(id), reaching, .. } => {
             let told = connect(&reaching)?.delete(&session_path(&id))?;
             show(&reaching, &told, |_| format!("{id} is told to end\n"))
@@ -155,6 +162,17 @@ fn show(
         true => print_all(format!("{answer}\n").as_bytes()),
         false => print_all(table(answer).as_bytes()),
     }
+}
+
+/// As it comes: whoever reads it should not wait for more.
+fn print_event(line: &str, json: bool) -> std::io::Result<()> {
+    let text = match serde_json::from_str(line) {
+        Ok(event) if !json => print::event(&event),
+        _ => format!("{line}\n"),
+    };
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
 
 /// A reader that has seen enough is no failure.

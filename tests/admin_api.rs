@@ -43,7 +43,8 @@ impl File {
         );
         let content = &self.resolved(response)["content"];
         let schema = &content["application/json"]["schema"];
-        assert!(schema.is_object() || content.get("application/openmetrics-text").is_some());
+        let other = ["application/openmetrics-text", "application/x-ndjson"];
+        assert!(schema.is_object() || other.iter().any(|kind| content.get(*kind).is_some()));
         schema.is_object().then_some(schema)
     }
 
@@ -121,6 +122,7 @@ fn answers_have_the_shape_that_the_file_says() {
     let (joined, api, id) = joined();
     let file = File::served(&api);
     let one = format!("/v1/sessions/{id}");
+    let tap = "/v1/sessions/{id}/tap";
     let last = ("/v1/sessions/{id}", "delete", one.clone(), 202);
     for (path, method, target, status) in [
         ("/livez", "get", "/livez".to_owned(), 200),
@@ -135,6 +137,7 @@ fn answers_have_the_shape_that_the_file_says() {
         ("/v1/sessions", "delete", "/v1/sessions?min_age=1h".to_owned(), 202),
         ("/v1/sessions/{id}", "get", one.clone(), 200),
         ("/v1/sessions/{id}", "get", "/v1/sessions/x".to_owned(), 400),
+        (tap, "get", format!("{one}/tap?preview=1025"), 400),
         last,
     ] {
         let reply = api.ask(&method.to_ascii_uppercase(), &target);
@@ -177,12 +180,14 @@ fn who_may_not_ask_is_refused_as_the_file_says() {
 fn the_file_names_every_parameter_that_is_understood() {
     let (joined, api, _) = joined();
     let file = File::served(&api);
-    for (path, method) in [("/v1/sessions", "get"), ("/v1/sessions", "delete")] {
+    let tap = "/v1/sessions/{id}/tap";
+    for (path, method) in [("/v1/sessions", "get"), ("/v1/sessions", "delete"), (tap, "get")] {
         let operation = &file.0["paths"][path][method];
         let parameters = operation["parameters"].as_array().expect("a list").iter();
         let names: Vec<_> =
             parameters.map(|p| file.resolved(p)["name"].as_str().expect("a name")).collect();
-        let hint = api.ask(&method.to_ascii_uppercase(), "/v1/sessions?x=y").json();
+        let target = path.replace("{id}", "x") + "?x=y";
+        let hint = api.ask(&method.to_ascii_uppercase(), &target).json();
         let hint = hint["hint"].as_str().expect("a text").to_owned();
         let understood = hint.strip_prefix("allowed here: ").expect("a list").split(", ");
         assert_eq!(names, understood.collect::<Vec<_>>(), "{method} {path}");

@@ -279,7 +279,10 @@ fn metrics_are_live_and_histograms_keep_handshakes_from_sessions() {
         assert!((metric(&text, begin) - expected).abs() < 1e-9, "{begin}{expected}\n{text}");
     }
     let bytes = |text: &str| {
-        metric(text, "upsplice_bytes_total{direction=\"to_upstream\",engine=\"copy\"} ")
+        metric(
+            text,
+            "upsplice_bytes_total{route=\"test\",direction=\"to_upstream\",engine=\"copy\"} ",
+        )
     };
     assert!(bytes(&text) >= 105.0, "bytes count before the session ends");
     assert!(metric(&text, "process_resident_memory_bytes ") > 1e6);

@@ -22,7 +22,10 @@ const DIRECTIONS: [(&str, &[&str]); 14] = [
             "config", "sys",
         ],
     ),
-    ("admin", &["session", "relay", "upstream", "route", "error", "metrics", "config", "sys"]),
+    (
+        "admin",
+        &["session", "ws", "relay", "upstream", "route", "error", "metrics", "config", "sys"],
+    ),
     ("session", &["http", "ws", "route", "upstream", "relay", "error", "metrics", "config", "sys"]),
     ("upstream", &["http", "error", "metrics", "config", "sys"]),
     ("relay", &["ws", "error", "metrics", "sys"]),

@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode};
 
 use super::query::Query;
 use super::reply::{self, Answer, Problem};
-use super::{Subject, door, health, openmetrics, sessions, view};
+use super::{Subject, door, health, openmetrics, sessions, tap, view};
 use crate::config::Token;
 
 const OPENAPI: &str = include_str!("openapi.json");
@@ -53,6 +53,9 @@ async fn find(
         ["v1", "routes"] if is_get => Ok(view::routes(gateway)),
         ["v1", "sessions"] if is_get => sessions::list(gateway, query).await,
         ["v1", "sessions"] if *method == Method::DELETE => sessions::kill(gateway, query).await,
+        ["v1", "sessions", id, "tap"] if *method == Method::GET => {
+            tap::answer(gateway, id, query).await
+        }
         ["v1", "sessions", id] if is_get => sessions::show(gateway, id, query).await,
         ["v1", "sessions", id] if *method == Method::DELETE => {
             sessions::kill_one(gateway, id, query).await
@@ -60,6 +63,7 @@ async fn find(
         ["livez" | "readyz" | "healthz" | "metrics"] | ["v1", "routes" | "openapi.json"] => {
             Ok(reply::not_allowed("GET, HEAD"))
         }
+        ["v1", "sessions", _, "tap"] => Ok(reply::not_allowed("GET")),
         ["v1", "sessions"] | ["v1", "sessions", _] => Ok(reply::not_allowed("GET, HEAD, DELETE")),
         _ => Err(Problem::new(
             StatusCode::NOT_FOUND,

@@ -74,9 +74,42 @@ impl Client {
         self.runtime.block_on(self.whole(Method::DELETE, target))
     }
 
+    /// Hands every line of a stream to `each`, until it ends or `each` wants no more.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failed`]; also when the stream breaks off.
+    pub fn lines(&self, target: &str, each: impl FnMut(&str) -> bool) -> Result<(), Failed> {
+        self.runtime.block_on(self.stream(target, each))
+    }
+
+    async fn stream(&self, target: &str, mut each: impl FnMut(&str) -> bool) -> Result<(), Failed> {
+        let response = timeout(PATIENCE, self.send(Method::GET, target));
+        let response = response.await.unwrap_or_else(|_| Err(self.nobody("no answer in time")))?;
+        if !response.status().is_success() {
+            return self.read_whole(response).await.map(|_| ());
+        }
+        let (mut body, mut held) = (response.into_body(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.nobody(error))?;
+            held.extend_from_slice(frame.data_ref().map_or(&[], |data| data.as_ref()));
+            while let Some(end) = held.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = held.drain(..=end).collect();
+                if !each(String::from_utf8_lossy(&line[..end]).as_ref()) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn whole(&self, method: Method, target: &str) -> Result<Value, Failed> {
         let response = timeout(PATIENCE, self.send(method, target));
         let response = response.await.unwrap_or_else(|_| Err(self.nobody("no answer in time")))?;
+        self.read_whole(response).await
+    }
+
+    async fn read_whole(&self, response: Response<Incoming>) -> Result<Value, Failed> {
         let status = response.status();
         let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect();
         let body = timeout(PATIENCE, body).await.map_err(|_| self.nobody("no end in time"))?;

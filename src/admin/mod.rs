@@ -20,13 +20,14 @@ mod query;
 mod reply;
 mod serve;
 mod sessions;
+mod tap;
 mod view;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Semaphore, oneshot};
 
@@ -58,8 +59,12 @@ pub struct Subject {
     counters: Arc<[Arc<Counters>]>,
     upstreams: Arc<Upstreams>,
     workers: Box<dyn Workers>,
+    /// When its configuration was taken up.
+    since: SystemTime,
     /// Kills that may still be spread over time.
     spreads: Arc<Semaphore>,
+    /// Sessions that may still be watched.
+    taps: Arc<Semaphore>,
 }
 
 /// A running admin API; ends when it is dropped.
@@ -135,7 +140,8 @@ impl Subject {
         workers: Box<dyn Workers>,
     ) -> Subject {
         let spreads = Arc::new(Semaphore::new(bulk::SPREADS_MAX));
-        Subject { config, counters, upstreams, workers, spreads }
+        let taps = Arc::new(Semaphore::new(tap::TAPS_MAX));
+        Subject { config, counters, upstreams, workers, since: SystemTime::now(), spreads, taps }
     }
 
     /// The index of the route of this name.

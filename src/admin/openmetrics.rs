@@ -2,6 +2,7 @@
 //! values than the configuration has routes, or a closed list has words.
 
 use std::fmt;
+use std::time::UNIX_EPOCH;
 
 use hyper::StatusCode;
 use prometheus_client::collector::Collector;
@@ -29,6 +30,8 @@ struct Page {
     routes: Vec<(String, RouteSnapshot)>,
     upstreams: Vec<UpstreamView>,
     is_draining: bool,
+    /// When the configuration was taken up, in seconds since 1970.
+    since: f64,
 }
 
 /// `GET /metrics`
@@ -42,6 +45,7 @@ pub(super) fn answer(gateway: &Subject) -> Answer {
         routes: named.chain([(NO_ROUTE.to_owned(), of(None))]).collect(),
         upstreams: gateway.upstreams.view(),
         is_draining: gateway.workers.is_draining(),
+        since: gateway.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
     };
     let mut registry = Registry::default();
     registry.register_collector(Box::new(page));
@@ -55,6 +59,11 @@ impl Collector for Page {
         let mut page = Families(encoder);
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         page.gauges("upsplice_build_info", "What runs.", [(version, 1_u64)])?;
+        let help = "Whether the last configuration that was read is the one in use.";
+        page.gauge("upsplice_config_last_reload_successful", help, 1_u64)?;
+        let (name, help) =
+            ("upsplice_config_last_reload_success_timestamp_seconds", "When it was taken up.");
+        page.gauge(name, help, self.since)?;
         self.connections(&mut page)?;
         self.sessions(&mut page)?;
         self.times(&mut page)?;
@@ -68,7 +77,8 @@ impl Collector for Page {
 impl Page {
     fn connections(&self, page: &mut Families<'_>) -> fmt::Result {
         let sum = &self.sum;
-        page.counter("upsplice_connections", "Connections accepted.", sum.accepted)?;
+        let accepted = [(vec![("result", "accepted")], sum.accepted)];
+        page.counters("upsplice_connections", "Connections.", accepted)?;
         let help = "Connections accepted and not ended.";
         page.gauge("upsplice_connections_open", help, sum.connections_open)?;
         let help = "Times that accepting paused: no descriptors, no memory.";
@@ -78,7 +88,10 @@ impl Page {
         let help = "Access log lines dropped because their reader was behind.";
         page.counter("upsplice_access_log_dropped", help, sum.log_dropped)?;
         let help = "Whether the gateway drains: 1, or 0.";
-        page.gauge("upsplice_drain_active", help, u64::from(self.is_draining))
+        page.gauge("upsplice_drain_active", help, u64::from(self.is_draining))?;
+        let help = "Sessions that a drain still waits for.";
+        let remaining = if self.is_draining { sum.sessions_open } else { 0 };
+        page.gauge("upsplice_drain_sessions_remaining", help, remaining)
     }
 
     fn sessions(&self, page: &mut Families<'_>) -> fmt::Result {
@@ -140,12 +153,7 @@ impl Page {
 
     fn carriage(&self, page: &mut Families<'_>) -> fmt::Result {
         let sum = &self.sum;
-        let bytes = sum.bytes.iter().flat_map(|(engine, ways)| {
-            let way = |(direction, count): (&&'static str, &u64)| {
-                (vec![("direction", *direction), ("engine", *engine)], *count)
-            };
-            ways.iter().map(way)
-        });
+        let bytes = self.routes.iter().filter(|(name, _)| name != NO_ROUTE).flat_map(by_engine);
         page.counters("upsplice_bytes", "Bytes taken from their source.", bytes)?;
         let spliced =
             Direction::BOTH.iter().map(|&way| sum.bytes_by(Engine::Splice, way)).sum::<u64>();
@@ -286,6 +294,20 @@ fn buckets(times: &[&Times]) -> Buckets {
         counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
     }
     Buckets::new(bounds, &counts, times.iter().map(|times| times.seconds).sum())
+}
+
+/// Bytes of one route, by direction and engine.
+fn by_engine((name, route): &(String, RouteSnapshot)) -> Vec<(Labels<'_>, u64)> {
+    let all = Engine::ALL.into_iter().flat_map(|engine| Direction::BOTH.map(|way| (engine, way)));
+    all.map(|(engine, way)| {
+        let labels = vec![
+            ("route", name.as_str()),
+            ("direction", way.as_str()),
+            ("engine", engine.as_str()),
+        ];
+        (labels, route.bytes[engine as usize][way as usize])
+    })
+    .collect()
 }
 
 type Counted<V> = std::collections::BTreeMap<&'static str, V>;

@@ -80,6 +80,45 @@ pub fn facts(value: &Value) -> String {
     out
 }
 
+/// One line of a tap.
+pub fn event(event: &Value) -> String {
+    let mut line = match event["at_ms"].as_f64() {
+        Some(at) => format!("{:>9.3}s  ", at / 1e3),
+        None => String::new(),
+    };
+    let direction = match event["direction"].as_str() {
+        Some("to_upstream") => "-> ",
+        Some(_) => "<- ",
+        None => "",
+    };
+    let _ = write!(line, "{direction}{:<9}", text(&event["event"]));
+    for (name, value) in event.as_object().into_iter().flatten() {
+        match (name.as_str(), value) {
+            ("event" | "at_ms" | "direction", _) => {}
+            ("opcode" | "rule" | "why" | "id" | "mode", value) => {
+                let _ = write!(line, "  {}", text(value));
+            }
+            ("preview", Value::String(_)) => {
+                let _ = write!(line, "  {:?}", text(value));
+            }
+            ("latency_us", value) => {
+                let _ = write!(line, "  after {:.3} ms", value.as_f64().unwrap_or_default() / 1e3);
+            }
+            (_, Value::Array(_)) => {
+                let _ = write!(line, "  {name} {}", list(value));
+            }
+            (_, Value::Number(number)) if number.is_f64() => {
+                let _ = write!(line, "  {name} {:.0}", number.as_f64().unwrap_or_default());
+            }
+            (_, value) => {
+                let _ = write!(line, "  {name} {}", text(value));
+            }
+        }
+    }
+    line.push('\n');
+    line
+}
+
 fn lines(prefix: &str, value: &Value, out: &mut String) {
     match value {
         Value::Object(fields) => {
@@ -210,6 +249,22 @@ mod tests {
                  paused to_upstream, half-closed",
             ]
         );
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let message = json!({
+            "event": "message", "at_ms": 1234.5, "direction": "to_downstream", "opcode": "text",
+            "bytes": 5, "latency_us": 1500, "preview": "a\nb",
+        });
+        let line = event(&message);
+        assert!(line.starts_with("    1.234s  <- message  "), "{line}");
+        for part in ["  text", "  bytes 5", "  after 1.500 ms", "  \"a\u{fffd}b\""] {
+            assert!(line.contains(part), "{part:?}: {line}");
+        }
+        assert_eq!(line.lines().count(), 1);
+        let opened = json!({"event": "opened", "mode": "zero-copy", "frames": false});
+        assert_eq!(event(&opened), "opened     frames false  zero-copy\n");
     }
 
     #[test]

@@ -1,12 +1,22 @@
-//! Answers: JSON or text.
+//! Answers: JSON, text, or a stream of lines.
 
-use http_body_util::Full;
-use hyper::body::Bytes;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
+use tokio::sync::mpsc;
 
-pub(super) type Answer = Response<Full<Bytes>>;
+/// A complete answer, or lines as they come.
+pub(super) enum Content {
+    Whole(Option<Bytes>),
+    Lines(mpsc::Receiver<Bytes>),
+}
+
+pub(super) type Answer = Response<Content>;
 
 /// What was wrong with a request.
 #[derive(Debug, Serialize)]
@@ -43,11 +53,17 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 }
 
 pub(super) fn whole(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(text.into()));
+    let mut answer = Response::new(Content::Whole(Some(text.into())));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+pub(super) fn lines(lines: mpsc::Receiver<Bytes>) -> Answer {
+    let mut answer = whole(StatusCode::OK, "application/x-ndjson", Bytes::new());
+    *answer.body_mut() = Content::Lines(lines);
     answer
 }
 
@@ -64,4 +80,32 @@ pub(super) fn unknown_visitor() -> Answer {
     let mut answer: Answer = Problem::new(StatusCode::UNAUTHORIZED, "no valid token", hint).into();
     answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     answer
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Lines(lines) => lines.poll_recv(cx).map(|line| Some(Ok(Frame::data(line?)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Content::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Content::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Content::Lines(_) => SizeHint::default(),
+        }
+    }
 }

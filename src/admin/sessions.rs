@@ -19,7 +19,7 @@ use crate::session::question::{Filter, Looked, Place, Question, SessionView};
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 /// A session that moves may be looked for where it is no more.
-const SEARCHES: u32 = 3;
+pub(super) const SEARCHES: u32 = 3;
 
 /// Where a list goes on: a worker, and a seat there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,7 +146,7 @@ fn limit(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("must be a whole number from 1 to {LIMIT_MAX}, not {text:?}"))
 }
 
-fn no_session(id: Ulid) -> Problem {
+pub(super) fn no_session(id: Ulid) -> Problem {
     let hint = "it may have ended: its line in the access log tells how";
     Problem::new(StatusCode::NOT_FOUND, format!("no session {id}"), hint)
 }

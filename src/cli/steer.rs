@@ -39,6 +39,20 @@ pub enum SessionsAction {
         #[command(flatten)]
         reaching: Reaching,
     },
+    /// Watch what passes in one, as it passes.
+    Tap {
+        /// Its id, as in the access log.
+        id: String,
+        /// Show so many bytes of each message, 1024 at most; only of sessions inspected in depth payload.
+        #[arg(long, value_name = "BYTES")]
+        preview: Option<u16>,
+        /// Hide what this regular expression matches; may be repeated.
+        #[arg(long, value_name = "REGEX")]
+        redact: Vec<String>,
+        /// Where to ask.
+        #[command(flatten)]
+        reaching: Reaching,
+    },
     /// End one, or all that fit; inspected ones get a Close with code 1001.
     Kill {
         /// Its id, as in the access log.

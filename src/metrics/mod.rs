@@ -66,7 +66,6 @@ pub struct Counters {
     /// Of requests that no route was found for.
     unrouted: RouteCounters,
     upgrades: [Counter; UpgradeResult::ALL.len()],
-    bytes: [[Counter; 2]; Engine::ALL.len()],
     fallbacks: [Counter; Reason::ALL.len()],
     switches: [Counter; Engine::ALL.len()],
     paused: [Counter; 2],
@@ -90,9 +89,9 @@ impl Counters {
         self.upgrades[result as usize].add(1);
     }
 
-    /// `n` bytes were taken from the source of `direction` by `engine`.
-    pub fn moved(&self, engine: Engine, direction: Direction, n: u64) {
-        self.bytes[engine as usize][direction as usize].add(n);
+    /// `n` bytes were taken from the source of `direction` by `engine`, in a session of `route`.
+    pub fn moved(&self, route: Option<usize>, engine: Engine, direction: Direction, n: u64) {
+        self.route(route).moved(engine, direction, n);
     }
 
     /// A direction fell back for `reason`.
@@ -202,8 +201,9 @@ impl Snapshot {
         for direction in Direction::BOTH {
             let (index, word) = (direction as usize, direction.as_str());
             for engine in Engine::ALL {
+                let routes = worker.routes.iter().chain([&worker.unrouted]);
                 *self.bytes.entry(engine.as_str()).or_default().entry(word).or_default() +=
-                    worker.bytes[engine as usize][index].get();
+                    routes.map(|route| route.taken(engine, direction)).sum::<u64>();
             }
             *self.paused.entry(word).or_default() += worker.paused[index].get();
             *self.paused_seconds.entry(word).or_default() +=

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Counter;
+use super::{Counter, Direction, Engine};
 use crate::error::Kind;
 
 /// Upper bounds of the handshake histogram, in seconds; above the last is one bucket more.
@@ -31,6 +31,7 @@ pub struct RouteCounters {
     /// By [`Sort`], then by how they ended.
     ended: [[Counter; Kind::WORDS.len()]; Sort::ALL.len()],
     failed: [Counter; Kind::WORDS.len()],
+    bytes: [[Counter; 2]; Engine::ALL.len()],
     handshakes: [Histogram; Sort::ALL.len()],
     lives: [Histogram; Sort::ALL.len()],
 }
@@ -64,6 +65,8 @@ pub struct RouteSnapshot {
     pub ended: [[u64; Kind::WORDS.len()]; Sort::ALL.len()],
     /// Requests that did not become a session, as in [`Kind::WORDS`].
     pub failed: [u64; Kind::WORDS.len()],
+    /// Bytes taken from their source, by [`Engine`], then [`Direction`].
+    pub bytes: [[u64; 2]; Engine::ALL.len()],
     /// From accept to the 101, by [`Sort`].
     pub handshakes: [Times; Sort::ALL.len()],
     /// From accept to the end, by [`Sort`].
@@ -116,6 +119,15 @@ impl RouteCounters {
         self.lives[sort as usize].add(life);
     }
 
+    /// Bytes were taken from the source of `direction`.
+    pub(super) fn moved(&self, engine: Engine, direction: Direction, n: u64) {
+        self.bytes[engine as usize][direction as usize].add(n);
+    }
+
+    pub(super) fn taken(&self, engine: Engine, direction: Direction) -> u64 {
+        self.bytes[engine as usize][direction as usize].get()
+    }
+
     /// A request did not become a session.
     pub fn failed(&self, how: &Kind) {
         self.failed[how.index()].add(1);
@@ -129,6 +141,7 @@ impl Default for RouteCounters {
             open: Default::default(),
             ended: std::array::from_fn(|_| std::array::from_fn(|_| Counter::default())),
             failed: std::array::from_fn(|_| Counter::default()),
+            bytes: Default::default(),
             handshakes: times(&HANDSHAKE_SECONDS),
             lives: times(&SESSION_SECONDS),
         }
@@ -179,6 +192,11 @@ impl RouteSnapshot {
         for (sum, counter) in self.failed.iter_mut().zip(&worker.failed) {
             *sum += counter.get();
         }
+        for engine in Engine::ALL {
+            for direction in Direction::BOTH {
+                self.bytes[engine as usize][direction as usize] += worker.taken(engine, direction);
+            }
+        }
         for sort in Sort::ALL {
             let at = sort as usize;
             // What one worker adds another takes off, when a session moves.
@@ -207,8 +225,12 @@ mod tests {
         workers[1].begins(sort);
         workers[1].ended(sort, &Kind::Killed, Duration::from_secs(2));
         workers[1].failed(&Kind::NoRoute);
+        for worker in &workers {
+            worker.moved(Engine::Copy, Direction::ToDownstream, 7);
+        }
         let sum = RouteSnapshot::of(&workers);
         assert_eq!(sum.open, [1, 0, 0]);
+        assert_eq!(sum.bytes, [[0, 0], [0, 14], [0, 0]]);
         assert_eq!(sum.ended[sort as usize][Kind::Killed.index()], 1);
         assert_eq!(sum.failed[Kind::NoRoute.index()], 1);
         let times = &sum.handshakes[sort as usize];

@@ -134,7 +134,7 @@ impl ReadyRelay {
                 if matches!(filled, Filled::Last(_)) {
                     source.clear_readable();
                 }
-                self.kit.counters.moved(engine, direction, bytes);
+                self.kit.counters.moved(self.live.route(), engine, direction, bytes);
                 self.live.took(direction, engine, bytes);
                 self.tell_given(direction);
                 if let Some(engine) = self.ways[direction as usize].paced(bytes) {

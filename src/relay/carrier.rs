@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::uring::{Parts, RingRelay};
+use super::watch::{Unwatchable, Watch};
 use super::{
     Closing, Detached, Direction, Engine, Framed, Kit, Live, ReadyRelay, Reason, Turn, Way,
 };
@@ -112,6 +113,18 @@ impl Relay {
         match &self.carrier {
             Carrier::Ready(relay) => relay.framed.as_deref(),
             Carrier::Ring(_) => None,
+        }
+    }
+
+    /// From now on `watch` is told what passes.
+    ///
+    /// # Errors
+    ///
+    /// Nobody knows its frames, or enough watch it already.
+    pub fn watch(&mut self, watch: Watch) -> Result<(), Unwatchable> {
+        match &mut self.carrier {
+            Carrier::Ready(ReadyRelay { framed: Some(framed), .. }) => framed.watch(watch),
+            _ => Err(Unwatchable::Opaque),
         }
     }
 

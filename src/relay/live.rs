@@ -9,6 +9,7 @@ use crate::metrics::{Direction, Engine, Reasons};
 pub struct Live {
     ways: [WayLive; 2],
     half_closed: Cell<bool>,
+    route: Cell<Option<u16>>,
 }
 
 /// Counts of one direction.
@@ -85,6 +86,15 @@ impl Live {
             let carried = self.carried(direction);
             sum.wrapping_add(carried.taken()).wrapping_add(carried.given)
         })
+    }
+
+    /// Says whose bytes these are: they count for the route with this index.
+    pub fn count_for(&self, route: u16) {
+        self.route.set(Some(route));
+    }
+
+    pub(super) fn route(&self) -> Option<usize> {
+        self.route.get().map(usize::from)
     }
 
     /// Whether one side has ended and the other goes on.

@@ -12,6 +12,7 @@ pub mod idle;
 pub mod live;
 pub mod pace;
 pub mod pool;
+pub mod watch;
 
 mod advance;
 mod carrier;

@@ -23,6 +23,9 @@ const LOOKS_IN_A_ROW: u32 = 16;
 
 /// Gives the session a seat and its first turn.
 pub fn start(worker: &Rc<Worker>, facts: Box<Facts>, relay: Relay) {
+    if let Some(route) = facts.route {
+        relay.live().count_for(route.index);
+    }
     let half_closed = relay.live().half_closed();
     let sort = facts.sort();
     let seat = Seat::new(Joined { relay, facts, open: Open::new(Rc::clone(worker)) });

@@ -183,7 +183,12 @@ async fn switch(
             for (way, direction) in [&to_upstream, &to_downstream].into_iter().zip(Direction::BOTH)
             {
                 let half = way.half();
-                worker.counters.moved(Engine::Copy, direction, half.given() + half.held());
+                worker.counters.moved(
+                    facts.route_index(),
+                    Engine::Copy,
+                    direction,
+                    half.given() + half.held(),
+                );
             }
             Ok(Switched { upstream, to_upstream, to_downstream, framed })
         }

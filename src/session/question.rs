@@ -16,6 +16,7 @@ use super::worker::Worker;
 use crate::config::Mode;
 use crate::error::Kind;
 use crate::metrics::{Direction, Engine};
+use crate::relay::watch::{Unwatchable, Watch};
 use crate::relay::{Carried, Relay, Violation};
 use crate::upstream::Endpoint;
 
@@ -42,6 +43,15 @@ pub enum Question {
         place: Place,
         /// For the answer.
         reply: oneshot::Sender<bool>,
+    },
+    /// Let this one know what the session does; `None` when it is not here.
+    Watch {
+        /// Which one.
+        place: Place,
+        /// Who wants to know.
+        watch: Watch,
+        /// For the answer.
+        reply: oneshot::Sender<Option<Result<(), Unwatchable>>>,
     },
 }
 
@@ -152,6 +162,11 @@ pub fn answer(worker: &Rc<Worker>, question: Question) {
                 registry.order(place.seat, Order::End(Kind::Killed));
             }
             let _ = reply.send(is_here);
+        }
+        Question::Watch { place, watch, reply } => {
+            let seat = seat_at(registry, place);
+            let watched = seat.and_then(|seat| seat.with_relay(|relay| relay.watch(watch)));
+            let _ = reply.send(watched);
         }
     }
 }

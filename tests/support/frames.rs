@@ -142,7 +142,8 @@ impl Inspected {
         Inspected::in_gateway(&format!("workers = 1\n{gateway}"), engine, route, &[], &[])
     }
 
-    fn in_gateway(
+    /// With these lines in `[gateway]`.
+    pub fn in_gateway(
         gateway: &str,
         engine: Engine,
         route: &str,

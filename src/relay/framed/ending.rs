@@ -49,6 +49,9 @@ impl ReadyRelay {
         let following = &mut framed.ways[direction as usize];
         let offset = following.inspector.offset();
         framed.violation.get_or_insert(Violation { rule, direction, offset });
+        if let Some(watches) = &mut framed.watches {
+            watches.violation(direction, rule);
+        }
         if framed.policy.on_violation == OnViolation::Log {
             following.inspector.give_up();
             following.retry = !following.held.is_empty();

@@ -97,7 +97,9 @@ impl ReadyRelay {
         let (source, sink) = ends(&self.downstream, &self.upstream, direction);
         let mut scratch = self.kit.scratch.borrow_mut();
         let Scratch { plain, inflated } = scratch.get_or_insert_default();
-        let events = &mut Teller::new(direction, &self.kit.counters.websocket);
+        framed.forget_watches();
+        let watches = framed.watches.as_deref_mut();
+        let events = &mut Teller::new(direction, &self.kit.counters.websocket, watches);
         let mut tools = Tools { now, plain, inflated, events };
         let following = &mut framed.ways[direction as usize];
         let way = &mut self.ways[direction as usize];

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use self::ending::Ending;
 use self::heart::Heart;
+use super::watch::{Unwatchable, Watch, Watches};
 use super::{Direction, Engine, Way};
 use crate::ws::deflate::InflaterBudget;
 use crate::ws::extensions::Agreement;
@@ -34,6 +35,8 @@ pub struct Framed {
     /// When it wants a turn of its own, and when it last said so.
     alarm: Option<Instant>,
     told: Option<Instant>,
+    /// Who is told what passes, if somebody is.
+    watches: Option<Box<Watches>>,
 }
 
 /// The first rule that was broken.
@@ -117,6 +120,7 @@ impl Framed {
             violation: None,
             alarm: None,
             told: None,
+            watches: None,
             policy,
         };
         if let Some(heart) = &framed.heart {
@@ -124,6 +128,22 @@ impl Framed {
             framed.ways.iter_mut().for_each(|way| way.inspector.expect_pongs(pongs));
         }
         framed
+    }
+
+    /// From now on `watch` is told what passes.
+    ///
+    /// # Errors
+    ///
+    /// Enough watch it already.
+    pub(super) fn watch(&mut self, watch: Watch) -> Result<(), Unwatchable> {
+        self.watches.get_or_insert_default().add(watch)
+    }
+
+    /// Nobody has to be told what nobody hears.
+    fn forget_watches(&mut self) {
+        if self.watches.as_ref().is_some_and(|watches| watches.is_empty()) {
+            self.watches = None;
+        }
     }
 
     /// How the session is inspected.

@@ -212,7 +212,7 @@ impl Pair {
             Ok(0) => lane.flow.source_ended(),
             Ok(bytes) => {
                 let bytes = NonZeroU64::new(u64::from(bytes)).expect("0 was the end");
-                desk.counters.moved(Engine::Uring, direction, bytes.get());
+                desk.counters.moved(self.live.route(), Engine::Uring, direction, bytes.get());
                 self.live.took(direction, Engine::Uring, bytes.get());
                 if let Step::Closed(_) = lane.way.half.step() {
                     return lane.way.half.came_too_late(bytes.get());

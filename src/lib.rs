@@ -50,6 +50,7 @@
 //! | [`upstream`] | endpoints: who gets the next session, health, names | a session |
 //! | [`relay`] | bytes between two joined sockets, engines, pipes | HTTP, routes |
 //! | [`server`] | listeners, workers, signals, stop, the service manager; the demo | a session's bytes |
+//! | [`admin`] | what the operator asks, in a thread of its own | a worker's turn |
 //! | [`sys`] | system calls, the only `unsafe` | decides anything |
 //! | [`error`], [`metrics`] | the words and numbers of ends | use anything above them |
 //!

@@ -50,11 +50,11 @@
 //! | [`upstream`] | endpoints: who gets the next session, health, names | a session |
 //! | [`relay`] | bytes between two joined sockets, engines, pipes | HTTP, routes |
 //! | [`server`] | listeners, workers, signals, stop, the service manager; the demo | a session's bytes |
-//! | [`admin`] | what the operator asks, in a thread of its own | a worker's turn |
+//! | [`admin`] | what the operator asks: API, metrics, taps; the client of it | a worker's thread |
 //! | [`sys`] | system calls, the only `unsafe` | decides anything |
 //! | [`error`], [`metrics`] | the words and numbers of ends | use anything above them |
 //!
-//! `main → cli → config`; `server → session → {http, ws, route, upstream, relay}`; `relay → {ws, sys}`. `tests/tidy.rs` keeps it so.
+//! `main → cli → config`; `server → admin → session → {http, ws, route, upstream, relay}`; `relay → {ws, sys}`. `tests/tidy.rs` keeps it so.
 //!
 //! # What is always true
 //!

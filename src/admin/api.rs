@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::AUTHORIZATION;
+use hyper::header::{ACCEPT, AUTHORIZATION};
 use hyper::{Method, Request, StatusCode};
 
 use super::query::Query;
@@ -28,16 +28,13 @@ pub(super) async fn answer(
     if !is_open && token.is_some_and(|token| !door::is_known(token, authorization)) {
         return reply::unknown_visitor();
     }
-    let found = find(gateway, request.method(), path, request.uri().query()).await;
+    let found = find(gateway, request).await;
     found.unwrap_or_else(Answer::from)
 }
 
-async fn find(
-    gateway: &Arc<Subject>,
-    method: &Method,
-    path: &str,
-    query: Option<&str>,
-) -> Result<Answer, Problem> {
+async fn find(gateway: &Arc<Subject>, request: &Request<Incoming>) -> Result<Answer, Problem> {
+    let (method, uri) = (request.method(), request.uri());
+    let (path, query) = (uri.path(), uri.query());
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let is_get = matches!(*method, Method::GET | Method::HEAD);
     if !matches!(*segments, ["v1", "sessions", ..]) {
@@ -46,7 +43,10 @@ async fn find(
     match *segments {
         ["livez"] if is_get => Ok(health::live(gateway).await),
         ["readyz" | "healthz"] if is_get => Ok(health::ready(gateway)),
-        ["metrics"] if is_get => Ok(openmetrics::answer(gateway)),
+        ["metrics"] if is_get => {
+            let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+            Ok(openmetrics::answer(gateway, accept))
+        }
         ["v1", "openapi.json"] if is_get => {
             Ok(reply::whole(StatusCode::OK, "application/json", OPENAPI))
         }

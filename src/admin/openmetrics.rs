@@ -18,7 +18,8 @@ use crate::metrics::{
 };
 use crate::upstream::view::{EndpointState, EndpointView, UpstreamView};
 
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The route of requests that found none.
 const NO_ROUTE: &str = "";
 
@@ -34,8 +35,8 @@ struct Page {
     since: f64,
 }
 
-/// `GET /metrics`
-pub(super) fn answer(gateway: &Subject) -> Answer {
+/// `GET /metrics`; in the format of before OpenMetrics for those who want `text/plain`, and not this.
+pub(super) fn answer(gateway: &Subject, accept: Option<&str>) -> Answer {
     let counters = || gateway.counters.iter();
     let of = |index| RouteSnapshot::of(counters().map(|worker| worker.route(index)));
     let routes = gateway.config.routes.iter().enumerate();
@@ -51,7 +52,29 @@ pub(super) fn answer(gateway: &Subject) -> Answer {
     registry.register_collector(Box::new(page));
     let mut page = String::new();
     text::encode(&mut page, &registry).expect("a string takes everything");
-    reply::whole(StatusCode::OK, CONTENT_TYPE, page)
+    let wants = |kind| accept.is_some_and(|accept| accept.contains(kind));
+    match wants("text/plain") && !wants("application/openmetrics-text") {
+        true => reply::whole(StatusCode::OK, CLASSIC, classic(&page)),
+        false => reply::whole(StatusCode::OK, OPEN, page),
+    }
+}
+
+/// The page in the format of before: a counter has the same name everywhere there, and the page no end.
+fn classic(page: &str) -> String {
+    let mut text = String::with_capacity(page.len() + 1024);
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        let next = lines.peek().copied().unwrap_or_default();
+        let counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+        let word = if counter(line) || counter(next) { line.split(' ').nth(2) } else { None };
+        match word {
+            Some(name) => text.push_str(&line.replacen(name, &format!("{name}_total"), 1)),
+            None if line == "# EOF" => break,
+            None => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
 }
 
 impl Collector for Page {
@@ -324,4 +347,18 @@ fn labelled(
     counts: &Counted<u64>,
 ) -> Vec<(Option<(&'static str, &'static str)>, u64)> {
     counts.iter().map(|(word, count)| (Some((name, *word)), *count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_have_one_name_in_the_format_of_before() {
+        let page = "# HELP a What a is.\n# TYPE a gauge\na 1\n# HELP b What b is.\n\
+            # TYPE b counter\nb_total{x=\"b\"} 2\n# HELP c C.\n# TYPE c counter\n# EOF\n";
+        let expected = "# HELP a What a is.\n# TYPE a gauge\na 1\n# HELP b_total What b is.\n\
+            # TYPE b_total counter\nb_total{x=\"b\"} 2\n# HELP c_total C.\n# TYPE c_total counter\n";
+        assert_eq!(classic(page), expected);
+    }
 }

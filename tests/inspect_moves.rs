@@ -105,8 +105,13 @@ fn moves_at_any_moment_lose_nothing_and_count_nothing_twice() {
                 [random.usize(..3)];
             let to = Move { worker: random.usize(..2), engine };
             // Between two workers it is in neither; buffers may have taken the last bytes before the last move.
+            let has_ended = || gateway.metrics().connections_open == 0;
+            let before = gateway.metrics().detached;
             eventually("it takes the order, or has ended", || {
-                gateway.move_session(&id, to) || gateway.metrics().sessions_open == 0
+                gateway.move_session(&id, to) || has_ended()
+            });
+            eventually("it has moved, or has ended", || {
+                gateway.metrics().detached > before || has_ended()
             });
         }
         drop((up_turn, down_turn));

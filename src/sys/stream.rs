@@ -142,6 +142,11 @@ impl Stream {
         !ready.has(Ready::PRIORITY) && sockopt::unread_bytes(self.as_fd()) == Some(0)
     }
 
+    /// Bytes that could be read now; none are counted beyond an urgent byte.
+    pub fn unread_bytes(&self) -> u64 {
+        sockopt::unread_bytes(self.as_fd()).unwrap_or_default() as u64
+    }
+
     /// Whether a read is worth trying.
     pub fn readable(&self) -> Option<Readable> {
         let ready = self.reactor.ready(self.place);

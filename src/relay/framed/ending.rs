@@ -47,6 +47,11 @@ impl ReadyRelay {
         self.kit.counters.websocket.violated(direction, rule);
         let framed = self.framed_mut();
         let following = &mut framed.ways[direction as usize];
+        if framed.ending.is_some() {
+            // The other side has offended before. What this one said must not be judged a second time.
+            following.stop_hearing();
+            return;
+        }
         let offset = following.inspector.offset();
         framed.violation.get_or_insert(Violation { rule, direction, offset });
         if let Some(watches) = &mut framed.watches {

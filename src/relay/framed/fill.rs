@@ -61,12 +61,19 @@ impl ReadyRelay {
         let took = self.filled(direction, engine, filled, readable)?;
         match stopped {
             Some(Stopped::Wait(until)) => {
-                let following = &mut self.framed_mut().ways[direction as usize];
-                following.waits = Some(until);
+                let framed = self.framed_mut();
+                framed.ways[direction as usize].waits = Some(until);
+                // Here, since nobody may look at this direction again before then.
+                let at = framed.instant(until);
+                framed.alarm_at(at);
                 self.kit.counters.websocket.slowed(direction);
             }
             Some(Stopped::Broken(rule)) => self.broken(direction, rule),
             None => {}
+        }
+        if self.framed_mut().ways[direction as usize].inspector.is_closed() {
+            // The other side has to close, too: the shorter timer counts.
+            self.live.set_half_closed();
         }
         Ok(took.map(|took| took.max(received)))
     }
@@ -148,9 +155,11 @@ impl Following {
     /// Looks at the headers behind what may pass already, so that one fill takes several frames.
     fn look_ahead(&mut self, source: &Stream, wanted: u64, tools: &mut Tools<'_, Teller<'_>>) {
         let mut header = [0; HEADER_BYTES_MAX];
+        // Up to an urgent byte: the kernel counts it where it looks behind the front, and a splice stops there.
+        let there = source.unread_bytes();
         for _ in 0..HEADERS_AHEAD_MAX {
             let unseen = self.inspector.unseen();
-            if unseen >= wanted {
+            if unseen >= wanted || unseen + HEADER_BYTES_MAX as u64 > there {
                 break;
             }
             match source.peek_behind(unseen as u32, &mut header) {

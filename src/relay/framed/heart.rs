@@ -1,10 +1,13 @@
 //! Pings of our own to a side that is quiet, beside those of the application.
 
+use std::os::fd::AsFd;
 use std::time::Instant;
 
+use super::super::advance::ends;
 use super::super::half::Step;
 use super::super::{Direction, ReadyRelay};
 use super::ending::mask_for;
+use crate::sys::sockopt;
 use crate::ws::close::ControlFrame;
 use crate::ws::inspect::PING_BYTES;
 use crate::ws::policy::Heartbeat;
@@ -80,9 +83,12 @@ impl ReadyRelay {
             return false;
         }
         let heard = following.inspector.offset();
-        // What it says is not read for now.
-        let unheard =
-            following.waits.is_some() || self.ways[direction as usize].half.step() != Step::Fill;
+        let (source, _) = ends(&self.downstream, &self.upstream, direction);
+        // What it says was not read yet, or what it is sent has not left yet: that is not its fault.
+        let unheard = following.waits.is_some()
+            || self.ways[direction as usize].half.step() != Step::Fill
+            || source.unread_bytes() > 0
+            || sockopt::unsent_bytes(source.as_fd()) > 0;
         let heart = framed.heart.as_deref_mut().expect("it was looked at");
         let Heartbeat { interval, timeout } = heart.heartbeat;
         let mut pulse = heart.sides[direction as usize];

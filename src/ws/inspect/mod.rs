@@ -158,6 +158,9 @@ impl Inspector {
         };
         if let Piece::Pass(passed) | Piece::Drop(passed) = piece {
             self.offset += passed as u64;
+        }
+        // What is dropped changes nothing about what was passed.
+        if let Piece::Pass(_) = piece {
             self.at_boundary = self.scanner.left() == 0;
         }
         Ok(piece)

@@ -37,6 +37,25 @@ fn sigterm_refuses_new_connections_lets_sessions_go_on_and_ends_with_the_last() 
 }
 
 #[test]
+fn a_signal_kills_nothing_from_the_moment_on_that_somebody_can_connect() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("listener");
+    let text = format!(
+        "[[listener]]\naddress = \"unix:{}\"\n[[route]]\nname = \"test\"\nto = [\"127.0.0.1:9\"]\n",
+        path.display()
+    );
+    let (mut command, kept) = support::process::command(&text);
+    // Nothing is waited for but the first connection: most of the start is still ahead then.
+    let mut program = Program::from_command(&mut command, 0, kept);
+    let mut connected = UnixStream::connect(&path);
+    while connected.is_err() {
+        assert!(program.is_running());
+        connected = UnixStream::connect(&path);
+    }
+    assert_eq!(program.counters()["sessions_open"], 0);
+}
+
+#[test]
 fn a_program_without_connections_ends_at_once_on_sigterm() {
     let backend = Backend::echo();
     let mut program = Program::start(&config_to(backend.address, "drain = \"1h\"", ""));

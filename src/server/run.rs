@@ -34,19 +34,22 @@ pub fn run(config: Config) -> Result<bool, StartError> {
     let passed = activation::take().map_err(|error| {
         StartError::Unable(format!("cannot take the service manager's sockets: {error}"))
     })?;
-    let bound = Bound::new(&config, passed)?;
-    super::confine::confine(&config)?;
-    let log = if config.gateway.access_log { AccessLog::Stdout } else { AccessLog::Off };
-    let drain = config.gateway.drain;
-    let demo = config.demo;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(StartError::Spawn)?;
+    // Before anybody can connect, and so take it for started: a signal must not kill the process then.
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::new().map_err(StartError::Spawn)?
+    };
+    let bound = Bound::new(&config, passed)?;
+    super::confine::confine(&config)?;
+    let log = if config.gateway.access_log { AccessLog::Stdout } else { AccessLog::Off };
+    let drain = config.gateway.drain;
+    let demo = config.demo;
     runtime.block_on(async {
-        // Before the workers start: a signal that comes early must not kill the process.
-        let mut signals = Signals::new().map_err(StartError::Spawn)?;
         let gateway = Gateway::serve(config, bound, log, Arc::new(lookup))?;
         notifier.ready(&gateway);
         if demo && let Some(address) = gateway.addresses().first() {

@@ -21,6 +21,8 @@ from processes import NOFILE, Failure, descendants, first_line, spawn, stop_proc
 HERE = Path(__file__).resolve().parent
 # How upsplice ends when it does not take its configuration.
 EX_CONFIG = 78
+# Users of nobody, one for each upsplice.
+FIRST_ACCOUNT = 61000
 
 
 @dataclass(frozen=True)
@@ -166,10 +168,13 @@ class Proxy(Direct):
 class Upsplice(Proxy):
     kind = "ours"
     template = "upsplice.toml"
+    accounts = 0
 
     def __init__(self, name, binary, engine, runtime="auto", more="", depth=""):
         super().__init__(name)
         self.binary, self.engine, self.runtime, self.more = binary, engine, runtime, more
+        Upsplice.accounts += 1
+        self.account = FIRST_ACCOUNT + Upsplice.accounts
         self.depth = depth
         # A session that is looked at is compared with one that is not, and no rival of the engines.
         self.kind = "inspect" if depth else "ours"
@@ -185,7 +190,10 @@ class Upsplice(Proxy):
     def command(self, backend):
         # A comparison of engines must fail rather than quietly measure another one.
         fallback = "" if self.engine == "auto" else "no_fallback = true"
-        gateway = "\n".join(filter(None, (fallback, self.more)))
+        # The pages of pipes are counted per user. It has no more of root than a service would have, so without
+        # a user of its own it would share them with all that the others keep.
+        user = 'user = "%d"\ngroup = "%d"' % (self.account, self.account)
+        gateway = "\n".join(filter(None, (fallback, user if os.geteuid() == 0 else "", self.more)))
         mode = 'mode = "inspect"\ninspect = "%s"' % self.depth if self.depth else ""
         values = dict(ENGINE=self.engine, RUNTIME=self.runtime, GATEWAY=gateway, MODE=mode)
         return [self.binary, "run", "--config", self.write_config(backend, **values)]

@@ -136,6 +136,7 @@ fn every_key_of_an_inspected_route_reaches_the_configuration() {
                 messages: Some(50),
                 bytes: Some(1 << 20),
                 control_frames: Some(5),
+                inflated_bytes: Some(1 << 20),
                 on_excess: OnExcess::Close,
             },
             Rates::default(),

@@ -72,6 +72,8 @@ pub struct Rates {
     pub bytes: Option<u64>,
     /// Control frames.
     pub control_frames: Option<u32>,
+    /// Bytes that come out of compressed messages, where those are looked into: what that may cost us.
+    pub inflated_bytes: Option<u64>,
     /// What happens to what is too much.
     pub on_excess: OnExcess,
 }

@@ -81,6 +81,7 @@ impl ReadyRelay {
     fn is_drained(&self, direction: Direction, took: usize) -> bool {
         let (source, _) = ends(&self.downstream, &self.upstream, direction);
         let drained = took < PIPE_BYTES_MIN as usize
+            && !self.framed.as_deref().is_some_and(|framed| framed.looks_again(direction))
             && source.readable() == Some(Readable::Maybe)
             && source.has_no_bytes();
         if drained {

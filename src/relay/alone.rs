@@ -1,4 +1,5 @@
-//! Relays without a worker around them: for programs that join sockets by themselves, and for tests.
+//! Relays without a worker around them: for programs that join sockets by themselves, and for tests. Nobody keeps the
+//! time of a relay here, so one that inspects needs a worker for its rates, its pings and its end.
 
 use std::future::poll_fn;
 use std::rc::Rc;

@@ -42,6 +42,8 @@ pub struct Inflater {
     /// Of the present message.
     wire: u64,
     inflated: u64,
+    /// Of all messages.
+    total: u64,
     budget: Arc<InflaterBudget>,
 }
 
@@ -85,8 +87,14 @@ impl Inflater {
             ended: false,
             wire: 0,
             inflated: 0,
+            total: 0,
             budget: Arc::clone(budget),
         })
+    }
+
+    /// Bytes that were inflated so far, of all messages.
+    pub fn total(&self) -> u64 {
+        self.total
     }
 
     /// Takes in payload of the present message, unmasked; `look` is given what it holds, through `scratch`.
@@ -145,6 +153,7 @@ impl Inflater {
             input = &input[taken..];
             self.ended &= taken == 0;
             self.inflated += made as u64;
+            self.total += made as u64;
             self.check(bounds)?;
             look(&scratch[..made])?;
             // What came out before is looked at first: which rule was broken does not hang on where a read ended.

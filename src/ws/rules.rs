@@ -39,13 +39,15 @@ pub enum Rule {
     MessageRate,
     /// `limits.*.bytes_per_second`.
     ByteRate,
+    /// `limits.*.inflated_bytes_per_second`.
+    InflatedRate,
     /// `limits.*.control_per_second`.
     ControlRate,
 }
 
 impl Rule {
     /// All, in the order of their counters.
-    pub const ALL: [Rule; 19] = [
+    pub const ALL: [Rule; 20] = [
         Rule::Mask,
         Rule::ReservedBit,
         Rule::Opcode,
@@ -64,6 +66,7 @@ impl Rule {
         Rule::InflatedRatio,
         Rule::MessageRate,
         Rule::ByteRate,
+        Rule::InflatedRate,
         Rule::ControlRate,
     ];
 
@@ -88,6 +91,7 @@ impl Rule {
             Rule::InflatedRatio => "inflated_ratio",
             Rule::MessageRate => "message_rate",
             Rule::ByteRate => "byte_rate",
+            Rule::InflatedRate => "inflated_rate",
             Rule::ControlRate => "control_rate",
         }
     }
@@ -101,7 +105,7 @@ impl Rule {
             | Rule::Fragments
             | Rule::InflatedBytes
             | Rule::InflatedRatio => 1009,
-            Rule::MessageRate | Rule::ByteRate | Rule::ControlRate => 1008,
+            Rule::MessageRate | Rule::ByteRate | Rule::InflatedRate | Rule::ControlRate => 1008,
             _ => 1002,
         }
     }

@@ -27,8 +27,8 @@ pub(super) fn read(section: &Section) -> Inspection {
     let deflate = deflate_of(section, depth);
     let limits = section.table("limits", "[route.limits]");
     let rates = [
-        rates(limits.table("to_upstream", "[route.limits.to_upstream]")),
-        rates(limits.table("to_downstream", "[route.limits.to_downstream]")),
+        rates(limits.table("to_upstream", "[route.limits.to_upstream]"), deflate),
+        rates(limits.table("to_downstream", "[route.limits.to_downstream]"), deflate),
     ];
     let on_violation = section.text("on_violation", on_violation).unwrap_or(default.on_violation);
     Inspection {
@@ -78,24 +78,32 @@ fn message_limits(section: Section, deflate: Deflate) -> MessageLimits {
         inflated_ratio_max: count_or_off(&section, "inflated_ratio", RATIO_MAX)
             .unwrap_or(default.inflated_ratio_max),
     };
-    if deflate != Deflate::SeeThrough {
-        for key in ["inflated_bytes", "inflated_ratio"] {
-            if let Some(value) = section.value(key) {
-                section.refuse(key, value.at, "needs deflate = \"see_through\"");
-            }
-        }
-    }
+    only_see_through(&section, deflate, &["inflated_bytes", "inflated_ratio"]);
     section.end();
     limits
 }
 
-fn rates(section: Section) -> Rates {
+/// Notes keys about what nobody inflates as faults.
+fn only_see_through(section: &Section, deflate: Deflate, keys: &[&'static str]) {
+    if deflate == Deflate::SeeThrough {
+        return;
+    }
+    for key in keys {
+        if let Some(value) = section.value(key) {
+            section.refuse(key, value.at, "needs deflate = \"see_through\"");
+        }
+    }
+}
+
+fn rates(section: Section, deflate: Deflate) -> Rates {
     let rates = Rates {
         messages: count_or_off(&section, "messages_per_second", u32::MAX).flatten(),
         bytes: bytes_or_off(&section, "bytes_per_second").flatten(),
         control_frames: count_or_off(&section, "control_per_second", u32::MAX).flatten(),
+        inflated_bytes: bytes_or_off(&section, "inflated_bytes_per_second").flatten(),
         on_excess: section.text("on_excess", on_excess).unwrap_or_default(),
     };
+    only_see_through(&section, deflate, &["inflated_bytes_per_second"]);
     section.end();
     rates
 }

@@ -20,11 +20,14 @@ const UNSEEN_FROM: u64 = SPLICE_FROM as u64;
 /// Headers that are looked at for one fill: what is not there yet cannot be looked at, so there is no end else.
 const HEADERS_AHEAD_MAX: usize = 64;
 
+/// Bytes that are inflated for one look: others want their turn.
+const INFLATED_PER_LOOK: u64 = 256 * 1024;
+
 /// What a look at a source came to.
 struct Looked {
     /// What went on from it, as of any fill.
     filled: Filled,
-    /// Bytes that it brought, for the sink or not.
+    /// What it took, for the sink or not: bytes that came, or were made of those.
     received: usize,
     /// What stopped it.
     stopped: Option<Stopped>,
@@ -149,7 +152,12 @@ impl Following {
         if self.large && self.looks_ahead && unseen > 0 && unseen < wanted {
             self.look_ahead(source, wanted, tools);
         }
-        self.inspector.unseen() >= UNSEEN_FROM
+        self.may_pass(tools.now) >= UNSEEN_FROM
+    }
+
+    /// Bytes that may pass unseen now.
+    fn may_pass(&self, now: u64) -> u64 {
+        self.inspector.unseen().min(self.inspector.room(now))
     }
 
     /// Looks at the headers behind what may pass already, so that one fill takes several frames.
@@ -181,7 +189,7 @@ impl Following {
         kit: &Kit,
         tools: &mut Tools<'_, Teller<'_>>,
     ) -> Looked {
-        let filled = splice::fill(way, source, kit, self.inspector.unseen());
+        let filled = splice::fill(way, source, kit, self.may_pass(tools.now));
         let mut received = 0;
         if let Filled::Bytes(bytes) | Filled::Last(bytes) = filled {
             self.inspector.passed(bytes, tools);
@@ -219,7 +227,9 @@ impl Following {
             }
         };
         let is_last = held + received < buffer.len() && received > 0 && !source.at_urgent_mark();
+        let inflated = self.inspector.inflated();
         let (passed, stopped) = self.judge(&mut buffer[..held + received], tools);
+        let inflated = usize::try_from(self.inspector.inflated() - inflated).unwrap_or(usize::MAX);
         if let Some(bytes) = NonZeroU64::new(passed as u64) {
             way.half.received(bytes);
             // What this send says beyond a count, the next flush will say again: there it is judged.
@@ -231,7 +241,7 @@ impl Following {
         }
         let passed = passed as u64;
         let filled = if is_last { Filled::Last(passed) } else { Filled::Bytes(passed) };
-        Looked { filled, received, stopped }
+        Looked { filled, received: received.max(inflated), stopped }
     }
 
     /// Judges what was received. What may go on stands in front then; what is not whole, or has to wait, is held.
@@ -241,8 +251,13 @@ impl Following {
         tools: &mut Tools<'_, Teller<'_>>,
     ) -> (usize, Option<Stopped>) {
         let (mut at, mut passed) = (0, 0);
+        let enough = self.inspector.inflated() + INFLATED_PER_LOOK;
         let stopped = loop {
             if at == bytes.len() {
+                break None;
+            }
+            if self.inspector.inflated() >= enough {
+                self.retry = true;
                 break None;
             }
             match self.inspector.next(&bytes[at..], tools) {

@@ -32,9 +32,9 @@ pub struct Framed {
     ending: Option<Box<Ending>>,
     heart: Option<Box<Heart>>,
     violation: Option<Violation>,
-    /// When it wants a turn of its own, and when it last said so.
+    /// When it wants a turn of its own, and the turns that it will have, the next one last.
     alarm: Option<Instant>,
-    told: Option<Instant>,
+    told: Vec<Instant>,
     /// Who is told what passes, if somebody is.
     watches: Option<Box<Watches>>,
 }
@@ -119,7 +119,7 @@ impl Framed {
             heart: policy.heartbeat.map(|heartbeat| Box::new(Heart::new(heartbeat, since))),
             violation: None,
             alarm: None,
-            told: None,
+            told: Vec::new(),
             watches: None,
             policy,
         };
@@ -191,26 +191,35 @@ impl Framed {
         self.ways[direction as usize].injected
     }
 
-    /// When the session wants a turn though its sockets have no event; said once for each time.
+    /// Whether what is held can be judged without new bytes.
+    pub(super) fn looks_again(&self, direction: Direction) -> bool {
+        self.ways[direction as usize].retry
+    }
+
+    /// When the session wants a turn though its sockets have no event; nothing if it will have one by then.
     pub(super) fn take_alarm(&mut self) -> Option<Instant> {
         let alarm = self.alarm?;
-        if self.told.is_some_and(|told| told <= alarm) {
+        if self.told.last().is_some_and(|told| *told <= alarm) {
             return None;
         }
-        self.told = Some(alarm);
+        self.told.push(alarm);
         Some(alarm)
     }
 
     /// The session goes on elsewhere, where its alarms are not known.
     pub(super) fn forget_alarms(&mut self) {
-        self.told = None;
+        self.told.clear();
     }
 
     /// A turn begins: alarms are set anew.
     pub(super) fn begin_turn(&mut self) {
         self.alarm = None;
-        if self.told.is_some_and(|told| told <= Instant::now()) {
-            self.told = None;
+        if self.told.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while self.told.last().is_some_and(|told| *told <= now) {
+            self.told.pop();
         }
     }
 
@@ -227,5 +236,31 @@ impl Framed {
 
     fn instant(&self, nanos: u64) -> Instant {
         self.since + Duration::from_nanos(nanos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_that_is_to_come_is_asked_for_once() {
+        let policy = Arc::new(Inspection::default());
+        let mut framed = Framed::new(policy, None, &Arc::default(), Default::default());
+        let now = Instant::now();
+        let far = now + Duration::from_secs(60);
+        framed.alarm_at(far);
+        assert_eq!(framed.take_alarm(), Some(far));
+        for _ in 0..100 {
+            framed.begin_turn();
+            framed.alarm_at(far);
+            // One that is due at once, as when a rate lets a little pass every now and then.
+            framed.alarm_at(now);
+            assert_eq!(framed.take_alarm(), Some(now), "it is asked for before");
+            framed.begin_turn();
+            framed.alarm_at(far);
+            assert_eq!(framed.take_alarm(), None, "it will come already");
+        }
+        assert_eq!(framed.told, [far]);
     }
 }

@@ -25,6 +25,11 @@ impl Inflating {
         self.inflater.as_mut()
     }
 
+    /// Bytes that were inflated so far.
+    pub(super) fn total(&self) -> u64 {
+        self.inflater.as_ref().map_or(0, Inflater::total)
+    }
+
     /// Whether a compressed message can be looked into.
     pub(super) fn is_ready(&mut self) -> bool {
         if self.inflater.is_none() && !self.given_up {

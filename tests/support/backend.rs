@@ -112,6 +112,11 @@ impl Peer {
 
     /// Answers 101 to the first token that `head` offers, with `glued` in the same write.
     pub fn grant(&mut self, head: &str, glued: impl AsRef<[u8]>) {
+        self.grant_with(head, "", glued);
+    }
+
+    /// The same with further lines in the head.
+    pub fn grant_with(&mut self, head: &str, lines: &str, glued: impl AsRef<[u8]>) {
         let offered = field(head, "upgrade").unwrap_or("none");
         let token = offered.split(',').next().unwrap_or(offered).trim();
         let accept = if token.eq_ignore_ascii_case("websocket") {
@@ -123,7 +128,7 @@ impl Peer {
             String::new()
         };
         let mut bytes = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {token}\r\n{accept}\r\n"
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {token}\r\n{accept}{lines}\r\n"
         )
         .into_bytes();
         bytes.extend_from_slice(glued.as_ref());

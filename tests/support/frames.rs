@@ -142,6 +142,13 @@ impl Inspected {
         Inspected::in_gateway(&format!("workers = 1\n{gateway}"), engine, route, &[], &[])
     }
 
+    /// At the depth payload, with permessage-deflate agreed on with these parameters.
+    pub fn compressing(engine: Engine, parameters: &str, route: &str) -> Inspected {
+        let line = format!("Sec-WebSocket-Extensions: permessage-deflate{parameters}\r\n");
+        let route = format!("inspect = \"payload\"\n{route}");
+        Inspected::open("workers = 1", engine, &route, &line, &[], &[])
+    }
+
     /// With these lines in `[gateway]`.
     pub fn in_gateway(
         gateway: &str,
@@ -150,11 +157,23 @@ impl Inspected {
         ours: &[u8],
         theirs: &[u8],
     ) -> Inspected {
+        Inspected::open(gateway, engine, route, "", ours, theirs)
+    }
+
+    /// With `lines` in the request, and in the 101.
+    fn open(
+        gateway: &str,
+        engine: Engine,
+        route: &str,
+        lines: &str,
+        ours: &[u8],
+        theirs: &[u8],
+    ) -> Inspected {
         let (given, taken) = std::sync::mpsc::channel();
-        let theirs = theirs.to_vec();
+        let (theirs, agreed) = (theirs.to_vec(), lines.to_owned());
         let backend = Backend::start(move |mut peer: Peer| {
             let head = peer.read_head();
-            peer.grant(&head, &theirs);
+            peer.grant_with(&head, &agreed, &theirs);
             let _ = given.send(peer);
         });
         let (engine, to) = (engine.word(), backend.address);
@@ -163,7 +182,7 @@ impl Inspected {
              [[route]]\nname = \"test\"\nmode = \"inspect\"\nengine = \"{engine}\"\nto = [\"{to}\"]\n{route}\n"
         ));
         let mut client = Client::connect(gw.address());
-        client.send([upgrade_head("/", "websocket", "").into_bytes(), ours.to_vec()].concat());
+        client.send([upgrade_head("/", "websocket", lines).into_bytes(), ours.to_vec()].concat());
         let answer = client.answer();
         assert_eq!(answer.status, 101, "{answer:?}");
         let peer = super::backend::wait(&taken);

@@ -71,6 +71,8 @@ fn every_key_reaches_the_configuration() {
     assert!(gateway.trusts("::ffff:192.0.2.7".parse().unwrap()));
     assert!(!gateway.trusts("192.0.2.8".parse().unwrap()));
 
+    assert_eq!(gateway.admin, Some(Listen::Unix(upsplice::config::ADMIN_SOCKET.into())));
+
     let limits = &gateway.limits;
     assert_eq!((limits.head_bytes_max, limits.line_bytes_max), (16384, 4096));
     assert_eq!((limits.head_data_bytes_max, limits.body_bytes_max), (0, 1000));

@@ -24,7 +24,7 @@ pub struct Routes {
 /// What [`Routes::find`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found<'r> {
-    /// Index into the slice the routes were built from.
+    /// The index that it was given.
     Route(usize),
     /// No route has this host and path: 404.
     NoRoute,
@@ -47,10 +47,11 @@ struct Place {
 }
 
 impl Routes {
-    /// Arranges `routes`; the configuration has seen to it that no two claim the same token at one place.
-    pub fn new(routes: &[Route]) -> Routes {
+    /// Arranges `routes`, each with the index to be found by; the configuration has seen to it that no two claim
+    /// the same token at one place.
+    pub fn new<'r>(routes: impl IntoIterator<Item = (usize, &'r Route)>) -> Routes {
         let mut all = Routes { exact: HashMap::new(), suffix: HashMap::new(), any: Vec::new() };
-        for (index, route) in routes.iter().enumerate() {
+        for (index, route) in routes {
             let places = match &route.host {
                 Some(HostPattern::Exact(host)) => {
                     all.exact.entry(host.as_str().into()).or_default()
@@ -184,6 +185,10 @@ mod tests {
     use super::*;
     use crate::config::{Endpoint, EndpointTarget};
 
+    fn of(routes: &[Route]) -> Routes {
+        Routes::new(routes.iter().enumerate())
+    }
+
     fn route(host: &str, path: &str, protocols: &str) -> Route {
         let to = Endpoint::new("unix:/x", EndpointTarget::Unix("/x".into()));
         let mut route = Route::new("r", vec![to]);
@@ -202,7 +207,7 @@ mod tests {
     }
 
     fn routes() -> Routes {
-        Routes::new(&[
+        of(&[
             route("", "/", "any"),                           // 0
             route("", "/ws", "websocket"),                   // 1
             route("", "/ws/deep", "websocket"),              // 2
@@ -272,7 +277,7 @@ mod tests {
 
     #[test]
     fn nothing_fits_without_a_route_for_host_and_path() {
-        let routes = Routes::new(&[route("a.org", "/ws", "any")]);
+        let routes = of(&[route("a.org", "/ws", "any")]);
         assert_eq!(routes.find(Some("b.org"), "/ws", &["x"]), Found::NoRoute);
         assert_eq!(routes.find(Some("a.org"), "/", &["x"]), Found::NoRoute);
         assert_eq!(routes.find(Some("a.org"), "*", &["x"]), Found::NoRoute);
@@ -362,7 +367,7 @@ mod tests {
                 prop::sample::select(vec!["websocket", "H2C", "tcp", "tls/1.2"]), 0..3),
         ) {
             let all: Vec<Route> = rows.iter().map(|(h, p, t)| route(h, p, t)).collect();
-            let routes = Routes::new(&all);
+            let routes = of(&all);
             let found = match routes.find(host, path, &tokens) {
                 Found::Route(at) => Some(at),
                 _ => None,

@@ -29,13 +29,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use self::door::{Address, Door};
-use crate::config::Config;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, RouteSnapshot};
+use crate::session::plan::Plan;
 use crate::session::question::Question;
-use crate::upstream::Upstreams;
 
 /// A worker that takes longer to answer is stuck.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -54,10 +54,9 @@ pub trait Workers: Send + Sync {
 
 /// The gateway that is looked at.
 pub struct Subject {
-    config: Arc<Config>,
+    plans: Arc<ArcSwap<Plan>>,
     /// Of each worker.
     counters: Arc<[Arc<Counters>]>,
-    upstreams: Arc<Upstreams>,
     workers: Box<dyn Workers>,
     /// When its configuration was taken up.
     since: SystemTime,
@@ -132,26 +131,34 @@ impl Drop for SocketFile {
 }
 
 impl Subject {
-    /// A gateway with this configuration, and its workers.
+    /// A gateway with these plans, and its workers.
     pub fn new(
-        config: Arc<Config>,
+        plans: Arc<ArcSwap<Plan>>,
         counters: Arc<[Arc<Counters>]>,
-        upstreams: Arc<Upstreams>,
         workers: Box<dyn Workers>,
     ) -> Subject {
         let spreads = Arc::new(Semaphore::new(bulk::SPREADS_MAX));
         let taps = Arc::new(Semaphore::new(tap::TAPS_MAX));
-        Subject { config, counters, upstreams, workers, since: SystemTime::now(), spreads, taps }
+        Subject { plans, counters, workers, since: SystemTime::now(), spreads, taps }
     }
 
-    /// The index of the route of this name.
-    fn route(&self, name: &str) -> Option<usize> {
-        self.config.routes.iter().position(|route| route.name == name)
+    /// What sessions go by now.
+    fn plan(&self) -> Arc<Plan> {
+        self.plans.load_full()
+    }
+
+    /// What all workers say of the route of this name, as it is and as it was.
+    fn counts_of(&self, plan: &Plan, name: &str) -> RouteSnapshot {
+        let slots = plan.slots_of(name);
+        let counters = self.counters.iter();
+        RouteSnapshot::of(
+            counters.flat_map(|worker| slots.iter().map(|&slot| worker.route(Some(slot)))),
+        )
     }
 }
 
 impl std::fmt::Debug for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subject").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Subject").field("plan", &self.plan().generation).finish_non_exhaustive()
     }
 }

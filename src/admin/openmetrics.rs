@@ -38,13 +38,14 @@ struct Page {
 /// `GET /metrics`; in the format of before OpenMetrics for those who want `text/plain`, and not this.
 pub(super) fn answer(gateway: &Subject, accept: Option<&str>) -> Answer {
     let counters = || gateway.counters.iter();
-    let of = |index| RouteSnapshot::of(counters().map(|worker| worker.route(index)));
-    let routes = gateway.config.routes.iter().enumerate();
-    let named = routes.map(|(index, route)| (route.name.clone(), of(Some(index))));
+    let plan = gateway.plan();
+    let unrouted = RouteSnapshot::of(counters().map(|worker| worker.route(None)));
+    let named =
+        plan.names().into_iter().map(|name| (name.to_owned(), gateway.counts_of(&plan, name)));
     let page = Page {
         sum: Snapshot::of(counters().map(AsRef::as_ref)),
-        routes: named.chain([(NO_ROUTE.to_owned(), of(None))]).collect(),
-        upstreams: gateway.upstreams.view(),
+        routes: named.chain([(NO_ROUTE.to_owned(), unrouted)]).collect(),
+        upstreams: plan.upstreams.view(&plan.live),
         is_draining: gateway.workers.is_draining(),
         since: gateway.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
     };

@@ -80,17 +80,22 @@ impl Query {
 
     /// Which sessions are chosen.
     pub fn filter(&self, gateway: &Subject) -> Result<Filter, Problem> {
-        let route = self.text("route").map(|name| {
-            gateway.route(name).ok_or_else(|| {
-                let names: Vec<&str> =
-                    gateway.config.routes.iter().map(|route| &*route.name).collect();
-                let hint = format!("there are: {}", names.join(", "));
-                Problem::new(StatusCode::NOT_FOUND, format!("no route {name:?}"), hint)
-            })
+        let routes = self.text("route").map(|name| {
+            let plan = gateway.plan();
+            let slots = plan.slots_of(name);
+            if slots.is_empty() {
+                let hint = format!("there are: {}", plan.names().join(", "));
+                return Err(Problem::new(
+                    StatusCode::NOT_FOUND,
+                    format!("no route {name:?}"),
+                    hint,
+                ));
+            }
+            Ok(slots)
         });
         Ok(Filter {
             id: None,
-            route: route.transpose()?,
+            routes: routes.transpose()?,
             endpoint: self.text("endpoint").map(str::to_owned),
             client: self.read("client", value::network)?,
             mode: self.read("mode", value::mode)?,

@@ -83,7 +83,8 @@ pub(super) async fn list(gateway: &Subject, query: Option<&str>) -> Result<Answe
             None => Cursor { worker: at.worker + 1, seat: 0 },
         };
     };
-    let sessions = found.iter().map(|(_, view)| Shown::new(gateway, view)).collect();
+    let plan = gateway.plan();
+    let sessions = found.iter().map(|(_, view)| Shown::new(&plan, view)).collect();
     let cursor = cursor.map(|cursor| cursor.to_string());
     Ok(reply::json(StatusCode::OK, &List { sessions, cursor }))
 }
@@ -96,7 +97,7 @@ pub(super) async fn show(
 ) -> Result<Answer, Problem> {
     Query::new(query, &[])?;
     let (_, view) = search(gateway, id(text)?).await?;
-    Ok(reply::json(StatusCode::OK, &Shown::new(gateway, &view)))
+    Ok(reply::json(StatusCode::OK, &Shown::new(&gateway.plan(), &view)))
 }
 
 /// `DELETE /v1/sessions/{id}`

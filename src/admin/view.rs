@@ -10,6 +10,7 @@ use super::reply::{self, Answer};
 use crate::config::{HostPattern, Protocols, Route};
 use crate::error::Kind;
 use crate::metrics::{Direction, RouteSnapshot, Sort};
+use crate::session::plan::Plan;
 use crate::session::question::{Detail, SessionView};
 use crate::upstream::view::{EndpointView, UpstreamView};
 
@@ -79,8 +80,8 @@ impl<T> ByDirection<T> {
 }
 
 impl<'a> Shown<'a> {
-    pub fn new(gateway: &'a Subject, view: &'a SessionView) -> Shown<'a> {
-        let route = gateway.config.routes.get(view.route);
+    pub fn new(plan: &'a Plan, view: &'a SessionView) -> Shown<'a> {
+        let route = plan.config.routes.get(view.route);
         let endpoint = view.endpoint.as_deref();
         let peer = view.peer.map(|peer| peer.ip().to_canonical().to_string());
         let paused = Direction::BOTH.into_iter().zip(view.paused);
@@ -156,12 +157,11 @@ struct ShownRoute<'a> {
 
 /// `GET /v1/routes`
 pub(super) fn routes(gateway: &Subject) -> Answer {
-    let counts =
-        |index| RouteSnapshot::of(gateway.counters.iter().map(|worker| worker.route(Some(index))));
-    let routes = gateway.config.routes.iter().enumerate();
-    let routes = routes
-        .zip(gateway.upstreams.view())
-        .map(|((index, route), upstream)| ShownRoute::new(route, upstream, &counts(index)));
+    let plan = gateway.plan();
+    let upstreams = plan.upstreams.view(&plan.live);
+    let routes = plan.live_routes().zip(upstreams).map(|((_, route), upstream)| {
+        ShownRoute::new(route, upstream, &gateway.counts_of(&plan, &route.name))
+    });
     let routes = routes.collect();
     reply::json(StatusCode::OK, &ShownRoutes { routes })
 }

@@ -5,6 +5,7 @@
 
 mod labels;
 mod routes;
+mod slots;
 mod websocket;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use self::labels::{Direction, Engine, Reason, Reasons, UpgradeResult};
 pub use self::routes::{RouteCounters, RouteSnapshot, Sort, Times};
+use self::slots::Slots;
 pub use self::websocket::{MESSAGE_BYTES, WayWebSocket, WebSocketCounters, WebSocketSnapshot};
 
 /// A number with one writer.
@@ -62,7 +64,8 @@ pub struct Counters {
     pub pipes_degraded: Counter,
     /// What inspected sessions said.
     pub websocket: WebSocketCounters,
-    routes: Box<[RouteCounters]>,
+    /// By slot.
+    routes: Slots,
     /// Of requests that no route was found for.
     unrouted: RouteCounters,
     upgrades: [Counter; UpgradeResult::ALL.len()],
@@ -73,15 +76,9 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// For so many routes.
-    pub fn for_routes(routes: usize) -> Counters {
-        let routes = (0..routes).map(|_| RouteCounters::default()).collect();
-        Counters { routes, ..Counters::default() }
-    }
-
-    /// Those of one route; without one those of all that found none.
-    pub fn route(&self, index: Option<usize>) -> &RouteCounters {
-        index.and_then(|index| self.routes.get(index)).unwrap_or(&self.unrouted)
+    /// Those of the route in this slot; without one those of all that found none.
+    pub fn route(&self, slot: Option<usize>) -> &RouteCounters {
+        slot.map_or(&self.unrouted, |slot| self.routes.get(slot))
     }
 
     /// One request for an upgrade came to this.

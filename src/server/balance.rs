@@ -72,7 +72,8 @@ pub(super) fn for_accepted(worker: &Worker) -> Option<usize> {
 /// Gives surplus sessions to other workers, for as long as the worker runs.
 pub(super) async fn rebalance(worker: &Rc<Worker>) {
     // Not all at the same moment: two that see the same idle worker would both give to it.
-    let share = u32::try_from(worker.config.gateway.workers).expect("the configuration bounds it");
+    let share = u32::try_from(worker.plans.load().config.gateway.workers)
+        .expect("the configuration bounds it");
     let place = u32::try_from(worker.index).expect("it is one of them");
     let mut due = Instant::now() + PERIOD + PERIOD * place / share;
     loop {

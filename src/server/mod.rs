@@ -12,10 +12,10 @@ mod control;
 mod listener;
 pub mod notify;
 mod operator;
+mod plans;
 mod run;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 use tracing::info;
 
@@ -35,18 +36,16 @@ pub use self::run::run;
 use self::worker::Shared;
 use crate::admin::{Address, Admin, Subject};
 use crate::config::{self, Config, Endpoint, EndpointTarget};
-use crate::metrics::{Counters, Engine, Snapshot};
+use crate::metrics::{Counters, Snapshot};
 use crate::relay::pool::PipeBudget;
-use crate::route::Routes;
 pub use crate::session::access_log::AccessLog;
 use crate::session::access_log::{LogSender, LogWriter};
 use crate::session::load::Loads;
+use crate::session::plan::Plan;
 pub use crate::session::question::SessionView;
 pub use crate::session::registry::Move;
-use crate::session::worker::Carriage;
 use crate::sys::net::TcpOptions;
 use crate::sys::probe::Probe;
-use crate::upstream::Upstreams;
 pub use crate::upstream::view::{EndpointState, EndpointView, UpstreamView};
 pub use crate::upstream::watch::Resolver;
 use crate::upstream::watch::{OnClose, Watch};
@@ -61,7 +60,7 @@ pub struct Gateway {
     socket_files: SocketFiles,
     engines: String,
     ended: Arc<Notify>,
-    upstreams: Arc<Upstreams>,
+    plans: Arc<ArcSwap<Plan>>,
     watch: Option<Watch>,
     draining: Arc<AtomicBool>,
     /// Answers until all workers have ended.
@@ -132,45 +131,38 @@ impl Gateway {
     ) -> Result<Gateway, StartError> {
         crate::sys::ignore_sigpipe();
         let probe = Probe::run();
-        let (carriage, engines) = carriage(&config, &probe)?;
         let uring = runs_in_uring(&config, &probe)?;
         let demo = config.demo.then(EchoBackend::start).transpose().map_err(StartError::Spawn)?;
         if let Some(backend) = &demo {
             point_to(&mut config, backend.address());
         }
+        let ports = bound.addresses.iter().map(BoundAddress::port).collect();
+        let plan = plans::first(config, &probe, ports)?;
+        let engines = plans::engines(&plan);
+        let workers = plan.config.gateway.workers;
         let (log_sender, log) = LogWriter::start(log).map_err(StartError::Spawn)?;
-        let counters: Arc<[Arc<Counters>]> = (0..config.gateway.workers)
-            .map(|_| Arc::new(Counters::for_routes(config.routes.len())))
-            .collect();
-        let channels = (0..config.gateway.workers).map(|_| control::channel());
+        let counters: Arc<[Arc<Counters>]> = (0..workers).map(|_| Arc::default()).collect();
+        let channels = (0..workers).map(|_| control::channel());
         let channels = channels.collect::<io::Result<Vec<_>>>().map_err(StartError::Spawn)?;
         let (controllers, controls): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
         let shared = Shared {
-            routes: Arc::new(Routes::new(&config.routes)),
-            carriage: carriage.into(),
+            plans: Arc::new(ArcSwap::from_pointee(plan)),
             budget: PipeBudget::new(probe.pipe_budget_pages() * probe.pipes.page_bytes),
             inflaters: Arc::default(),
-            upstreams: Arc::new(Upstreams::new(&config)),
             counters: Arc::clone(&counters),
-            local_ports: bound.addresses.iter().map(BoundAddress::port).collect(),
             controls: controllers.clone().into(),
-            loads: Arc::new(Loads::new(config.gateway.workers)),
-            config: Arc::new(config),
+            loads: Arc::new(Loads::new(workers)),
             uring,
         };
         let draining = Arc::<AtomicBool>::default();
         let operator =
             Operator { controls: Arc::clone(&shared.controls), draining: Arc::clone(&draining) };
-        let subject = Subject::new(
-            Arc::clone(&shared.config),
-            Arc::clone(&counters),
-            Arc::clone(&shared.upstreams),
-            Box::new(operator),
-        );
+        let subject =
+            Subject::new(Arc::clone(&shared.plans), Arc::clone(&counters), Box::new(operator));
         let Bound { addresses, sockets, socket_files, admin: door } = bound;
         let ended = Arc::new(Notify::new());
         let workers = spawn(&shared, controllers, controls, sockets, &log_sender, &ended)?;
-        let upstreams = Arc::clone(&shared.upstreams);
+        let plans = Arc::clone(&shared.plans);
         let watch = match watch(&shared, resolver) {
             Ok(watch) => watch,
             Err(error) => return Err(abandon(workers, error)),
@@ -188,7 +180,7 @@ impl Gateway {
             socket_files,
             engines,
             ended,
-            upstreams,
+            plans,
             watch,
             draining,
             admin: None,
@@ -224,7 +216,8 @@ impl Gateway {
 
     /// The endpoints of each route, and how they do.
     pub fn upstreams(&self) -> Vec<UpstreamView> {
-        self.upstreams.view()
+        let plan = self.plans.load();
+        plan.upstreams.view(&plan.live)
     }
 
     /// All live sessions, worker by worker.
@@ -375,7 +368,9 @@ fn watch(shared: &Shared, resolver: Resolver) -> io::Result<Option<Watch>> {
             let _ = control.send(Control::Depart { endpoint: Arc::clone(endpoint), over });
         }
     });
-    Watch::start(&shared.upstreams, &shared.config, resolver, on_close)
+    let plan = shared.plans.load();
+    let routes = plan.live_routes().map(|(slot, route)| (plan.upstreams.route(slot), route));
+    Watch::start(routes, resolver, on_close)
 }
 
 /// One worker did not start: ends the others.
@@ -385,50 +380,6 @@ fn abandon(workers: Vec<Handle>, error: io::Error) -> StartError {
         let _ = thread.join();
     }
     StartError::Spawn(error)
-}
-
-/// How each route's sessions are carried, and the engines among them in words. What was taken and why is logged,
-/// one line per reason.
-fn carriage(config: &Config, probe: &Probe) -> Result<(Vec<Carriage>, String), StartError> {
-    let of = |route: &config::Route| {
-        let choice = choice::engine_for(probe, route.engine, config.gateway.no_fallback);
-        let (engine, adaptive) = match choice.taken {
-            Some(config::Engine::Auto) => (Engine::Copy, true),
-            Some(config::Engine::Copy) => (Engine::Copy, false),
-            Some(config::Engine::Splice) => (Engine::Splice, false),
-            Some(config::Engine::Uring) => (Engine::Uring, false),
-            None => {
-                return Err(StartError::Unable(format!("route {:?}: {}", route.name, choice.why)));
-            }
-        };
-        let word = choice.taken.map_or("", choice::engine_word);
-        let reason = match (route.engine, choice.taken) {
-            (config::Engine::Auto, Some(config::Engine::Auto)) => "adaptive",
-            (config::Engine::Auto, _) => "probed",
-            (asked, taken) if Some(asked) == taken => "configured",
-            (config::Engine::Uring, _) => "uring_refused",
-            _ => "splice_refused",
-        };
-        Ok((Carriage { engine, adaptive, reason }, (word, choice.why)))
-    };
-    let mut carriage = Vec::new();
-    let mut taken: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
-    for route in &config.routes {
-        let (carried, word_and_why) = of(route)?;
-        carriage.push(carried);
-        taken.entry(word_and_why).or_default().push(&route.name);
-    }
-    for ((engine, why), routes) in &taken {
-        let routes = match routes[..] {
-            [route] => format!("route {route}"),
-            _ => format!("{} routes", routes.len()),
-        };
-        info!("engine {engine} for {routes}: {why}");
-    }
-    let mut engines: Vec<_> = taken.into_keys().map(|(engine, _)| engine).collect();
-    engines.dedup();
-    let s = if engines.len() == 1 { "" } else { "s" };
-    Ok((carriage, format!("engine{s} {}", engines.join(", "))))
 }
 
 /// Whether workers run in tokio-uring, which panics where it cannot have a ring: the probe was asked.

@@ -10,27 +10,26 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
 use super::control::{Control, Controller, Controls};
-use super::{balance, demo, listener, tcp_options};
-use crate::config::Config;
+use super::{balance, demo, listener};
 use crate::metrics::{Counters, Snapshot};
 use crate::relay::Kit;
 use crate::relay::pool::PipeBudget;
-use crate::route::Routes;
 use crate::session::access_log::LogSender;
 use crate::session::depart::depart;
 use crate::session::joined;
 use crate::session::load::Loads;
+use crate::session::plan::Plan;
 use crate::session::question;
 use crate::session::registry::{Order, Registry};
-use crate::session::worker::{Carriage, Page, Worker};
+use crate::session::worker::{Page, Worker};
 use crate::sys::net::Acceptor;
 use crate::sys::reactor::{Reactor, park_current};
-use crate::upstream::Upstreams;
 use crate::ws::deflate::InflaterBudget;
 
 /// How long a worker that was told to stop waits for its sessions to say so.
@@ -39,16 +38,12 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 /// What all workers share.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
-    pub config: Arc<Config>,
-    pub routes: Arc<Routes>,
-    pub carriage: Arc<[Carriage]>,
+    pub plans: Arc<ArcSwap<Plan>>,
     pub budget: Arc<PipeBudget>,
     pub inflaters: Arc<InflaterBudget>,
-    pub upstreams: Arc<Upstreams>,
     pub counters: Arc<[Arc<Counters>]>,
     pub controls: Arc<[Controller]>,
     pub loads: Arc<Loads>,
-    pub local_ports: Arc<[Option<u16>]>,
     pub uring: bool,
 }
 
@@ -67,7 +62,7 @@ pub(super) fn main(
         let Controls { receiver, doorbell } = controls;
         let made = new_worker(index, shared, log).and_then(|worker| {
             worker.kit.reactor.answer(doorbell)?;
-            worker.kit.reactor.look_before_sleep(worker.config.gateway.busy_poll);
+            worker.kit.reactor.look_before_sleep(worker.plan().config.gateway.busy_poll);
             let acceptors = acceptors(sockets, &worker.kit.reactor)?;
             Ok((Rc::new(worker), acceptors))
         });
@@ -154,7 +149,7 @@ async fn serve(
             Some(Control::Ask(question)) => question::answer(worker, question),
             Some(Control::Drain) => {
                 servants.stop_accepting(worker).await;
-                deadline.get_or_insert_with(|| Instant::now() + worker.config.gateway.drain);
+                deadline.get_or_insert_with(|| Instant::now() + worker.plan().config.gateway.drain);
             }
             Some(Control::Stop) | None => break,
         }
@@ -284,19 +279,8 @@ fn acceptors(sockets: Vec<OwnedFd>, reactor: &Rc<Reactor>) -> io::Result<Vec<Rc<
 }
 
 fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker> {
-    let Shared {
-        config,
-        routes,
-        carriage,
-        budget,
-        inflaters,
-        upstreams,
-        counters: all,
-        controls,
-        local_ports,
-        loads,
-        ..
-    } = shared;
+    let Shared { plans, budget, inflaters, counters: all, controls, loads, .. } = shared;
+    let config = Arc::clone(&plans.load().config);
     let counters = Arc::clone(&all[index]);
     let page = config.demo.then(|| -> Page {
         Box::new(move |method, target| {
@@ -309,12 +293,7 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
     Ok(Worker {
         index,
         kit: Rc::new(Kit::new(budget, Arc::clone(&counters), config.gateway.no_fallback)?),
-        tcp: tcp_options(&config.gateway.tcp),
-        local_ports,
-        upstreams,
-        config,
-        routes,
-        carriage,
+        plans,
         counters,
         inflaters,
         registry: Registry::default(),

@@ -3,6 +3,7 @@
 
 use super::facts::Facts;
 use super::mode;
+use super::plan::Plan;
 use super::worker::Worker;
 use crate::config::inspection::Deflate;
 use crate::config::{Mode, Route};
@@ -32,11 +33,12 @@ pub fn admit(
     index: usize,
     offered: &[&str],
 ) -> Result<Admitted, Refusal> {
-    let route = &worker.config.routes[index];
+    let plan = facts.plan();
+    let route = plan.route(index);
     if let Some(origins) = &route.origins {
         origin::check(head.fields(), origins)?;
     }
-    let controllers = &worker.config.gateway.trusted_controllers;
+    let controllers = &plan.config.gateway.trusted_controllers;
     let controls = controllers.trust(facts.peer.map(|peer| peer.ip()));
     let chosen = mode::choose(route, head.fields(), controls)?;
     if let Some(route) = &mut facts.route {
@@ -46,11 +48,11 @@ pub fn admit(
     if chosen.mode == Mode::Inspect {
         // Frames of nothing else can be read, and not where a ring receives them.
         tokens.retain(|token| token.eq_ignore_ascii_case("websocket"));
-        if tokens.is_empty() || worker.carriage[index].engine == Engine::Uring {
+        if tokens.is_empty() || plan.carriage[index].engine == Engine::Uring {
             return Err(Refusal::new(400, "cannot_inspect"));
         }
     }
-    let mut ask = Ask::new(head, &tokens, &policy(worker, route, chosen.mode))?;
+    let mut ask = Ask::new(head, &tokens, &policy(&plan, route, chosen.mode))?;
     let mut extensions = None;
     if chosen.mode == Mode::Inspect {
         let lines = head.fields().all("sec-websocket-extensions");
@@ -70,16 +72,15 @@ fn deflate(worker: &Worker, route: &Route) -> Deflate {
     }
 }
 
-fn policy<'r>(worker: &Worker, route: &'r Route, mode: Mode) -> Policy<'r> {
+fn policy<'r>(plan: &Plan, route: &'r Route, mode: Mode) -> Policy<'r> {
     let inspects = mode == Mode::Inspect;
-    let config = &worker.config;
     Policy {
         websocket_strict: route.websocket_strict || inspects,
         lenient_connection: route.lenient_connection,
         empty_host: route.empty_host,
         // A path that hides another one is as bad where it leads round a route as where it leads into one.
-        plain_path: config.routes.iter().any(|route| route.path != "/"),
-        body_bytes_max: config.gateway.limits.body_bytes_max,
+        plain_path: plan.live_routes().any(|(_, route)| route.path != "/"),
+        body_bytes_max: plan.config.gateway.limits.body_bytes_max,
         rekey: route.rekey.then(random::bytes),
         subprotocols: match &route.subprotocols {
             Some(allowed) => Subprotocols::Only(allowed),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::facts::Facts;
+use super::plan::Plan;
 use super::request::Request;
 use super::worker::Worker;
 use crate::config::upstreams::{Balance, HashBy};
@@ -26,8 +27,9 @@ const UNIX_RETRY: Duration = Duration::from_millis(5);
 const FAIR_PART: u32 = 2;
 
 /// What the request hashes to, where its route hashes and the request has what is hashed.
-pub fn hash_key(worker: &Worker, facts: &Facts, route: usize, head: &RequestHead) -> Option<u64> {
-    let Balance::Hash(by) = &worker.upstreams.route(route).rules().balance else { return None };
+pub fn hash_key(facts: &Facts, route: usize, head: &RequestHead) -> Option<u64> {
+    let plan = facts.plan();
+    let Balance::Hash(by) = &plan.upstreams.route(route).rules().balance else { return None };
     match by {
         HashBy::Client => match facts.named.as_ref().and_then(|named| named.client.as_deref()) {
             // As an address: one client has one key, however its address was written.
@@ -49,18 +51,19 @@ fn hash_of_client(client: IpAddr) -> u64 {
 /// tried once. The error is the last one's. `facts` hold the one that was tried last, and how many before it,
 /// also when the future is dropped because time is up.
 pub async fn connect(worker: &Worker, facts: &mut Facts, request: &Request) -> Result<Stream, End> {
-    let upstream = worker.upstreams.route(request.route);
-    let limit = worker.config.routes[request.route].timeouts.connect;
+    let plan = facts.plan();
+    let upstream = plan.upstreams.route(request.route);
+    let limit = plan.route(request.route).timeouts.connect;
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let mut last = None;
-    while let Some(held) = upstream.choose(request.hash_key, &tried, worker.upstreams.now()) {
+    while let Some(held) = upstream.choose(request.hash_key, &tried, plan.upstreams.now()) {
         let endpoint = Arc::clone(held.endpoint());
         facts.endpoint = Some(held);
         facts.retries = u16::try_from(tried.len()).unwrap_or(u16::MAX);
         if !tried.is_empty() {
             upstream.retried();
         }
-        let reach = reach(worker, upstream, &endpoint);
+        let reach = reach(worker, &plan, upstream, &endpoint);
         let kind = match worker.kit.reactor.timeout(limit, reach).await {
             Some(Ok(stream)) => {
                 upstream.connected(&endpoint);
@@ -68,12 +71,12 @@ pub async fn connect(worker: &Worker, facts: &mut Facts, request: &Request) -> R
             }
             Some(Err(source)) => {
                 if !is_ours(&source) {
-                    upstream.failed(&endpoint, Failure::Connect, worker.upstreams.now());
+                    upstream.failed(&endpoint, Failure::Connect, plan.upstreams.now());
                 }
                 Kind::Io { call: "connect", source }
             }
             None => {
-                upstream.failed(&endpoint, Failure::Connect, worker.upstreams.now());
+                upstream.failed(&endpoint, Failure::Connect, plan.upstreams.now());
                 Kind::ConnectTimeout
             }
         };
@@ -85,26 +88,28 @@ pub async fn connect(worker: &Worker, facts: &mut Facts, request: &Request) -> R
 }
 
 /// The `handshake` timer ended while an endpoint was being connected, since `began`.
-pub fn ran_out(worker: &Worker, facts: &Facts, route: usize, began: Instant) {
-    let limit = worker.config.routes[route].timeouts.connect;
+pub fn ran_out(facts: &Facts, route: usize, began: Instant) {
+    let plan = facts.plan();
+    let limit = plan.route(route).timeouts.connect;
     if let Some(held) = facts.endpoint.as_ref().filter(|_| began.elapsed() >= limit / FAIR_PART) {
-        let now = worker.upstreams.now();
-        worker.upstreams.route(route).failed(held.endpoint(), Failure::Connect, now);
+        let now = plan.upstreams.now();
+        plan.upstreams.route(route).failed(held.endpoint(), Failure::Connect, now);
     }
 }
 
 /// What came of the request that the endpoint was sent, since `began`: `end` is why there is no answer.
-pub fn heard(worker: &Worker, facts: &Facts, route: usize, began: Instant, end: Option<&End>) {
+pub fn heard(facts: &Facts, route: usize, began: Instant, end: Option<&End>) {
+    let plan = facts.plan();
     let Some(held) = &facts.endpoint else { return };
-    let upstream = worker.upstreams.route(route);
-    let window = worker.config.routes[route].timeouts.handshake;
+    let upstream = plan.upstreams.route(route);
+    let window = plan.route(route).timeouts.handshake;
     match end {
         None => upstream.answered(held.endpoint()),
         Some(End { side: Side::Upstream, kind, .. }) => {
             let is_fair =
                 !matches!(kind, Kind::HandshakeTimeout) || began.elapsed() >= window / FAIR_PART;
             if is_fair {
-                upstream.failed(held.endpoint(), Failure::Answer, worker.upstreams.now());
+                upstream.failed(held.endpoint(), Failure::Answer, plan.upstreams.now());
             }
         }
         // The client went away, or the gateway stops: that says nothing.
@@ -119,19 +124,24 @@ fn is_ours(error: &io::Error) -> bool {
 }
 
 /// Connects to one endpoint, from one local address after the other while they have no port left.
-async fn reach(worker: &Worker, upstream: &Upstream, endpoint: &Endpoint) -> io::Result<Stream> {
+async fn reach(
+    worker: &Worker,
+    plan: &Plan,
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+) -> io::Result<Stream> {
     let address = match endpoint.address() {
         Address::Unix(path) => return open(worker, Target::Unix(path), None).await,
         Address::Tcp(address) => *address,
     };
-    let target = Target::Tcp(address, &worker.tcp);
+    let target = Target::Tcp(address, &plan.tcp);
     let mut sources = upstream.sources(address);
     let mut source = sources.next();
     loop {
         let opened = open(worker, target, source).await;
         match opened {
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                upstream.no_port(endpoint, source, worker.upstreams.now());
+                upstream.no_port(endpoint, source, plan.upstreams.now());
                 source = sources.next();
                 if source.is_none() {
                     return Err(error);

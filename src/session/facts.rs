@@ -1,12 +1,14 @@
 //! What is known about a session from its exchange, packed small for as long as it lives.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ulid::Ulid;
 
 use super::mode::{Chosen, ChosenBy};
-use crate::config::{Config, Mode};
+use super::plan::Plan;
+use crate::config::Mode;
 use crate::metrics::Sort;
 use crate::upstream::Held;
 
@@ -15,8 +17,10 @@ use crate::upstream::Held;
 pub struct Facts {
     /// Unique, in every log line of the session.
     pub id: Ulid,
-    /// Index of the listener in the configuration.
+    /// Slot of the listener.
     pub listener: u16,
+    /// What it goes by until it is joined; then, whatever plan there is has its route.
+    pub plan: Option<Arc<Plan>>,
     /// The route, once there is one.
     pub route: Option<Routed>,
     /// Its share in the endpoint that was tried last.
@@ -42,7 +46,7 @@ pub struct Facts {
 /// The route of a session, and how the session is carried there.
 #[derive(Clone, Copy, Debug)]
 pub struct Routed {
-    /// Index of the route in the configuration.
+    /// Slot of the route.
     pub index: u16,
     /// The route's own mode until a controller was heard.
     pub chosen: Chosen,
@@ -129,13 +133,19 @@ impl Packed {
 }
 
 impl Facts {
-    /// Notes the route with this index; its mode is the session's for now.
-    pub fn note_route(&mut self, config: &Config, index: usize) {
-        let chosen = Chosen { mode: config.routes[index].mode, by: ChosenBy::Configured };
+    /// The plan of the exchange.
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(self.plan.as_ref().expect("an exchange has a plan"))
+    }
+
+    /// Notes the route in this slot; its mode is the session's for now.
+    pub fn note_route(&mut self, index: usize) {
+        let mode = self.plan().route(index).mode;
+        let chosen = Chosen { mode, by: ChosenBy::Configured };
         self.route = u16::try_from(index).ok().map(|index| Routed { index, chosen });
     }
 
-    /// Index of its route, once there is one.
+    /// Slot of its route, once there is one.
     pub fn route_index(&self) -> Option<usize> {
         self.route.map(|route| usize::from(route.index))
     }

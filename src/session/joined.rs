@@ -21,17 +21,24 @@ const EVENTS_FOR_MORE: usize = 4;
 /// Looks at the reactor in a row before the runtime has a turn: it has exchanges to serve.
 const LOOKS_IN_A_ROW: u32 = 16;
 
-/// Gives the session a seat and its first turn.
-pub fn start(worker: &Rc<Worker>, facts: Box<Facts>, relay: Relay) {
+/// Gives a new session a seat and its first turn.
+pub fn start(worker: &Rc<Worker>, mut facts: Box<Facts>, relay: Relay) {
+    if let Some(route) = facts.route_index() {
+        worker.counters.route(Some(route)).begins(facts.sort());
+    }
+    // Not before it is counted: from here on that keeps its route in its slot.
+    facts.plan = None;
+    seat(worker, facts, relay);
+}
+
+fn seat(worker: &Rc<Worker>, facts: Box<Facts>, relay: Relay) {
     if let Some(route) = facts.route {
         relay.live().count_for(route.index);
     }
     let half_closed = relay.live().half_closed();
-    let sort = facts.sort();
     let seat = Seat::new(Joined { relay, facts, open: Open::new(Rc::clone(worker)) });
     let key = worker.registry.seat(Rc::clone(&seat), &worker.windows(seat.route()));
     worker.counters.sessions_open.add(1);
-    worker.counters.route(Some(seat.route())).begins(sort);
     worker.loads.raise(worker.index, load::Kind::Session);
     if half_closed {
         worker.registry.half_closed(key, &seat, || worker.windows(seat.route()));
@@ -46,8 +53,9 @@ pub fn start(worker: &Rc<Worker>, facts: Box<Facts>, relay: Relay) {
 pub fn adopt(worker: &Rc<Worker>, moved: Moved) {
     let Moved { facts, detached, on_the_way } = moved;
     match Relay::resume(detached, Rc::clone(&worker.kit)) {
-        Ok(relay) => start(worker, facts, relay),
+        Ok(relay) => seat(worker, facts, relay),
         Err(source) => {
+            worker.counters.route(facts.route_index()).leaves(facts.sort());
             let kind = Kind::Io { call: "epoll_ctl", source };
             log::ended(worker, &facts, None, &End::new(Side::Proxy, Stage::Relay, kind));
         }
@@ -90,7 +98,7 @@ pub async fn carry(worker: &Rc<Worker>) {
 fn turn(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
     if catch_unwind(AssertUnwindSafe(|| obey_or_move(worker, key, seat))).is_err() {
         worker.panicked.set(true);
-        drop(leave(worker, key));
+        drop(leave_for_good(worker, key));
     }
 }
 
@@ -140,7 +148,7 @@ fn leave_politely(seat: &Seat, how: End) -> Result<(), End> {
 
 /// Writes the session's line and closes both sockets.
 fn end(worker: &Rc<Worker>, key: usize, end: &End) {
-    let Some(Joined { relay, facts, open }) = leave(worker, key) else { return };
+    let Some(Joined { relay, facts, open }) = leave_for_good(worker, key) else { return };
     log::ended(worker, &facts, Some(&relay), end);
     if let Some(closing) = relay.close(end) {
         tokio::task::spawn_local(async move {
@@ -176,11 +184,18 @@ fn move_to(worker: &Rc<Worker>, key: usize, to: Move) {
 /// Frees the seat. The connection counts as open until its [`Open`] is dropped.
 fn leave(worker: &Worker, key: usize) -> Option<Joined> {
     let joined = worker.registry.leave(key);
-    if let Some(joined) = &joined {
+    if joined.is_some() {
         worker.counters.sessions_open.sub(1);
-        let route = worker.counters.route(joined.facts.route_index());
-        route.leaves(joined.facts.sort());
         worker.loads.lower(worker.index, load::Kind::Session);
+    }
+    joined
+}
+
+/// The same of a session that goes on nowhere: one that moves counts for its route all the time.
+fn leave_for_good(worker: &Worker, key: usize) -> Option<Joined> {
+    let joined = leave(worker, key);
+    if let Some(Joined { facts, .. }) = &joined {
+        worker.counters.route(facts.route_index()).leaves(facts.sort());
     }
     joined
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::facts::Facts;
+use super::plan::Plan;
 use super::worker::Worker;
 use crate::error::{End, Kind};
 use crate::metrics::{Direction, Engine, Reasons};
@@ -99,7 +100,8 @@ pub fn ended(worker: &Worker, facts: &Facts, relay: Option<&Relay>, end: &End) {
     if !worker.log.is_on() {
         return;
     }
-    let line = Line::new(worker, facts, relay, end);
+    let plan = facts.plan.clone().unwrap_or_else(|| worker.plan());
+    let line = Line::new(worker, &plan, facts, relay, end);
     let text = serde_json::to_string(&line).expect("strings and numbers always serialise");
     if !worker.log.send(text) {
         worker.counters.log_dropped.add(1);
@@ -117,8 +119,14 @@ fn count(worker: &Worker, facts: &Facts, was_joined: bool, end: &End) {
 }
 
 impl<'a> Line<'a> {
-    fn new(worker: &'a Worker, facts: &'a Facts, relay: Option<&Relay>, end: &End) -> Line<'a> {
-        let route = facts.route.map(|route| &worker.config.routes[usize::from(route.index)]);
+    fn new(
+        worker: &Worker,
+        plan: &'a Plan,
+        facts: &'a Facts,
+        relay: Option<&Relay>,
+        end: &End,
+    ) -> Line<'a> {
+        let route = facts.route_index().map(|slot| plan.route(slot));
         let endpoint = facts.endpoint.as_ref().map(|held| &**held.endpoint());
         let asked = facts.texts();
         let peer = facts.peer.map(|peer| peer.ip().to_canonical().to_string());
@@ -144,7 +152,7 @@ impl<'a> Line<'a> {
             user_agent: asked.user_agent,
             status: facts.status,
             upgrade: asked.upgrade,
-            relay: relay.map(|relay| RelayPart::new(worker, facts, relay)),
+            relay: relay.map(|relay| RelayPart::new(plan, facts, relay)),
             handshake_ms: facts.handshake.map(|time| millis(time.as_secs_f64())),
             duration_ms: millis(Instant::now().duration_since(facts.accepted).as_secs_f64()),
             retries: facts.retries,
@@ -157,7 +165,7 @@ impl<'a> Line<'a> {
 }
 
 impl RelayPart {
-    fn new(worker: &Worker, facts: &Facts, relay: &Relay) -> RelayPart {
+    fn new(plan: &Plan, facts: &Facts, relay: &Relay) -> RelayPart {
         let [to_upstream, to_downstream] =
             Direction::BOTH.map(|direction| relay.live().carried(direction));
         let sum = |field: fn(&Carried) -> u64| field(&to_upstream) + field(&to_downstream);
@@ -166,9 +174,7 @@ impl RelayPart {
         RelayPart {
             mode: facts.route.map_or("", |route| route.chosen.mode.as_str()),
             mode_by: facts.route.map_or("", |route| route.chosen.by.as_str()),
-            mode_reason: facts
-                .route
-                .map_or("", |route| worker.carriage[usize::from(route.index)].reason),
+            mode_reason: facts.route_index().map_or("", |slot| plan.carriage[slot].reason),
             engine: engine_word(relay),
             bytes_in: to_upstream.taken(),
             bytes_out: to_downstream.given,

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod joined;
 pub mod load;
 pub mod mode;
+pub mod plan;
 pub mod question;
 pub mod registry;
 pub mod timers;
@@ -45,6 +46,7 @@ use crate::sys::stream::Stream;
 pub async fn run(open: Open, socket: OwnedFd, peer: Option<SocketAddr>, listener: u16) {
     let worker = open.worker();
     let mut facts = Box::new(Facts::new(peer, listener));
+    facts.plan = Some(worker.plan());
     let outcome = match Stream::new(socket, &worker.kit.reactor) {
         Ok(downstream) => unless_stopped(worker, exchange(worker, &mut facts, downstream)).await,
         Err(source) => {
@@ -80,10 +82,10 @@ enum Parting {
 
 impl Leave {
     /// An end that the client is told about, as [`reject::status_for`] says.
-    fn telling(worker: &Worker, facts: &mut Facts, end: End) -> Leave {
+    fn telling(facts: &mut Facts, end: End) -> Leave {
         let status = reject::status_for(&end);
         facts.status = status;
-        let name = &worker.config.gateway.name;
+        let name = &facts.plan().config.gateway.name;
         let parting = match status {
             Some(status) => Parting::Say(reject::failure(status, &end, name)),
             None => Parting::Quiet,
@@ -135,21 +137,22 @@ async fn switch(
     downstream: &Stream,
 ) -> Result<Switched, Leave> {
     let reactor = &worker.kit.reactor;
-    let by = deadline(facts, worker.handshake_longest());
+    let plan = facts.plan();
+    let by = deadline(facts, plan.handshake_longest());
     let request = reactor.timeout_at(by, request::read(worker, facts, downstream)).await;
-    let mut request = request.unwrap_or_else(|| Err(request::late(worker, facts)))?;
+    let mut request = request.unwrap_or_else(|| Err(request::late(facts)))?;
 
-    let by = deadline(facts, worker.config.routes[request.route].timeouts.handshake);
+    let by = deadline(facts, plan.route(request.route).timeouts.handshake);
     match reactor.timeout_at(by, request.complete_body(downstream)).await {
         Some(complete) if Instant::now() < by => complete?,
         // Its body is late, or it had used up its time before its route was known.
-        _ => return Err(request::late(worker, facts)),
+        _ => return Err(request::late(facts)),
     }
 
     let began = Instant::now();
     let connected = reactor.timeout_at(by, connect::connect(worker, facts, &request)).await;
     if connected.is_none() {
-        connect::ran_out(worker, facts, request.route, began);
+        connect::ran_out(facts, request.route, began);
     }
     let upstream = connected
         .unwrap_or_else(|| Err(response::late(Stage::Connect)))
@@ -161,15 +164,15 @@ async fn switch(
         Some(verdict) => verdict,
         None => Err(response::failed(worker, facts, response::late(Stage::Response))),
     };
-    connect::heard(worker, facts, request.route, began, verdict.as_ref().err().map(|l| &l.end));
+    connect::heard(facts, request.route, began, verdict.as_ref().err().map(|l| &l.end));
     let verdict = verdict?;
 
     match verdict {
         Verdict::Switch { upstream, head_data, sent, agreement } => {
             worker.counters.upgrade(UpgradeResult::Switched);
             facts.handshake = Some(facts.accepted.elapsed());
-            let carriage = worker.carriage[request.route];
-            let route = &worker.config.routes[request.route];
+            let carriage = plan.carriage[request.route];
+            let route = plan.route(request.route);
             let is_inspected = request.is_inspected();
             let mut head_data = [request.head_data(), head_data];
             let framed = is_inspected.then(|| {
@@ -194,7 +197,7 @@ async fn switch(
         }
         Verdict::Answer { upstream, answer } => {
             worker.counters.upgrade(UpgradeResult::Answered);
-            let idle = worker.config.routes[request.route].timeouts.idle;
+            let idle = plan.route(request.route).timeouts.idle;
             Err(answer::relay(reactor, &upstream, downstream, answer, idle).await)
         }
     }

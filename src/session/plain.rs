@@ -17,9 +17,9 @@ pub fn answer(worker: &Worker, facts: &mut Facts, head: &RequestHead<'_>) -> Lea
         let end = End::new(Side::Proxy, Stage::Response, Kind::Answered);
         return Leave { end, parting: Parting::Say(answer) };
     }
-    match worker.routes.find(head.route_host(), head.route_path(), &[]) {
+    match facts.plan().routes.find(head.route_host(), head.route_path(), &[]) {
         Found::ProtocolRefused { route, allowed } => {
-            facts.note_route(&worker.config, route);
+            facts.note_route(route);
             upgrade_required(worker, facts, allowed, "no_upgrade")
         }
         Found::Route(_) | Found::NoRoute => no_route(worker, facts),
@@ -36,12 +36,12 @@ pub fn upgrade_required(
     worker.counters.upgrade(UpgradeResult::Refused);
     facts.status = Some(426);
     let end = End::new(Side::Downstream, Stage::Request, Kind::Refused(rule));
-    let answer = reject::upgrade_required(allowed, &worker.config.gateway.name);
+    let answer = reject::upgrade_required(allowed, &facts.plan().config.gateway.name);
     Leave { end, parting: Parting::Say(answer) }
 }
 
 /// 404: nothing here has this host and path.
 pub fn no_route(worker: &Worker, facts: &mut Facts) -> Leave {
     worker.counters.upgrade(UpgradeResult::Refused);
-    Leave::telling(worker, facts, End::new(Side::Proxy, Stage::Request, Kind::NoRoute))
+    Leave::telling(facts, End::new(Side::Proxy, Stage::Request, Kind::NoRoute))
 }

@@ -80,8 +80,8 @@ pub struct Looked {
 pub struct Filter {
     /// Only this one.
     pub id: Option<Ulid>,
-    /// Index of their route.
-    pub route: Option<usize>,
+    /// The slots of their route.
+    pub routes: Option<Vec<usize>>,
     /// Their endpoint: its address, or as configured.
     pub endpoint: Option<String>,
     /// Where the client is, as the log tells it.
@@ -103,7 +103,7 @@ pub struct SessionView {
     pub id: String,
     /// The worker that carries it.
     pub worker: usize,
-    /// Index of its route.
+    /// Slot of its route.
     pub route: usize,
     /// Where it leads.
     pub endpoint: Option<Arc<Endpoint>>,
@@ -227,7 +227,10 @@ impl Filter {
             carried.iter().sum::<u64>()
         };
         self.id.is_none_or(|id| facts.id == id)
-            && self.route.is_none_or(|index| route == Some(index))
+            && self
+                .routes
+                .as_ref()
+                .is_none_or(|slots| route.is_some_and(|slot| slots.contains(&slot)))
             && self.mode.is_none_or(|mode| facts.route.is_some_and(|r| r.chosen.mode == mode))
             && self.endpoint.as_ref().is_none_or(leads_to)
             && self.client.is_none_or(|net| client(facts).is_some_and(|ip| net.contains(&ip)))

@@ -49,7 +49,8 @@ pub async fn read(
     facts: &mut Facts,
     downstream: &Stream,
 ) -> Result<Request, Leave> {
-    let limits = &worker.config.gateway.limits;
+    let plan = facts.plan();
+    let limits = &plan.config.gateway.limits;
     let mut input = Input::holding(limits.head_data_bytes_max);
     let mut scanner = HeadScanner::new(limits, HeadKind::Request);
     // Most clients have sent their head by the time they are accepted: look before waiting.
@@ -83,7 +84,8 @@ fn judge(
     head_bytes: &[u8],
     held: Input,
 ) -> Result<Request, Leave> {
-    let gateway = &worker.config.gateway;
+    let plan = facts.plan();
+    let gateway = &plan.config.gateway;
     let head = match RequestHead::parse(head_bytes, &gateway.limits) {
         Ok(head) => head,
         Err(refusal) => return Err(refused(worker, facts, refusal)),
@@ -93,7 +95,7 @@ fn judge(
     if offer.tokens.is_empty() {
         return Err(plain::answer(worker, facts, &head));
     }
-    let find = |path: &str| worker.routes.find(head.route_host(), path, &offer.tokens);
+    let find = |path: &str| plan.routes.find(head.route_host(), path, &offer.tokens);
     let found = find(head.route_path());
     if found != find(&target::as_understood(head.route_path())) {
         return Err(refused(worker, facts, Refusal::new(400, "path_hides_route")));
@@ -102,12 +104,12 @@ fn judge(
         Found::Route(index) => index,
         Found::NoRoute => return Err(plain::no_route(worker, facts)),
         Found::ProtocolRefused { route, allowed } => {
-            facts.note_route(&worker.config, route);
+            facts.note_route(route);
             return Err(plain::upgrade_required(worker, facts, allowed, "protocol_not_allowed"));
         }
     };
-    facts.note_route(&worker.config, index);
-    let route = &worker.config.routes[index];
+    facts.note_route(index);
+    let route = plan.route(index);
     if !offer.connected && !route.lenient_connection {
         return Err(plain::answer(worker, facts, &head));
     }
@@ -116,13 +118,13 @@ fn judge(
 
     let trusted = facts.peer.is_some_and(|peer| gateway.trusts(peer.ip()));
     if trusted {
-        name_client(worker, facts, &head);
+        name_client(facts, &head);
     }
-    let hash_key = hash_key(worker, facts, index, &head);
+    let hash_key = hash_key(facts, index, &head);
     let id = facts.id.to_string();
     let arrival = Arrival {
         peer: facts.peer,
-        local_port: worker.local_ports[usize::from(facts.listener)],
+        local_port: plan.ports[usize::from(facts.listener)],
         trusted,
         name: &gateway.name,
         request_id: &id,
@@ -158,12 +160,13 @@ fn note(facts: &mut Facts, head: &RequestHead<'_>) {
 
 /// The client and the request's id as a trusted peer tells them: the last address in `X-Forwarded-For` that
 /// is no proxy of ours.
-fn name_client(worker: &Worker, facts: &mut Facts, head: &RequestHead<'_>) {
+fn name_client(facts: &mut Facts, head: &RequestHead<'_>) {
+    let plan = facts.plan();
     let fields = head.fields();
     let addresses: Vec<&str> =
         fields.list("x-forwarded-for").filter_map(|value| str::from_utf8(value).ok()).collect();
     let is_proxy = |address: &str| {
-        address.parse::<IpAddr>().is_ok_and(|address| worker.config.gateway.trusts(address))
+        address.parse::<IpAddr>().is_ok_and(|address| plan.config.gateway.trusts(address))
     };
     let client = addresses
         .iter()
@@ -237,6 +240,7 @@ impl Facts {
         Facts {
             id: Ulid::from_parts(millis, fastrand::u128(..)),
             listener,
+            plan: None,
             route: None,
             endpoint: None,
             peer,
@@ -252,16 +256,16 @@ impl Facts {
 }
 
 /// The `handshake` timer ended before the head was complete.
-pub fn late(worker: &Worker, facts: &mut Facts) -> Leave {
+pub fn late(facts: &mut Facts) -> Leave {
     let end = End::new(Side::Downstream, Stage::Request, Kind::HandshakeTimeout);
-    Leave::telling(worker, facts, end)
+    Leave::telling(facts, end)
 }
 
 /// The answer to a request that breaks a rule: say which, then close (rule U7).
 fn refused(worker: &Worker, facts: &mut Facts, refusal: Refusal) -> Leave {
     worker.counters.upgrade(UpgradeResult::Refused);
     facts.status = Some(refusal.status);
-    let answer = reject::refusal(&refusal, &worker.config.gateway.name);
+    let answer = reject::refusal(&refusal, &facts.plan().config.gateway.name);
     let end = End::new(Side::Downstream, Stage::Request, Kind::Refused(refusal.rule));
     Leave { end, parting: Parting::Say(answer) }
 }

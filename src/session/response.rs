@@ -61,7 +61,8 @@ pub async fn read(
             return Err(failed(worker, facts, end));
         }
     }
-    let limits = &worker.config.gateway.limits;
+    let plan = facts.plan();
+    let limits = &plan.config.gateway.limits;
     let mut input = Input::holding(usize::MAX);
     for _ in 0..=INTERIM_MAX {
         let mut scanner = HeadScanner::new(limits, HeadKind::Response);
@@ -183,7 +184,7 @@ pub fn late(stage: Stage) -> End {
 /// The upstream cannot be reached, or has failed: the client is told.
 pub fn failed(worker: &Worker, facts: &mut Facts, end: End) -> Leave {
     worker.counters.upgrade(UpgradeResult::Failed);
-    Leave::telling(worker, facts, end)
+    Leave::telling(facts, end)
 }
 
 fn broke(worker: &Worker, facts: &mut Facts, rule: &'static str) -> Leave {

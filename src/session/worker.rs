@@ -3,34 +3,20 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::access_log::LogSender;
 use super::load::{Kind, Loads};
+use super::plan::Plan;
 use super::registry::{Moved, Order, Registry, Windows};
-use crate::config::Config;
-use crate::metrics::{Counters, Engine};
-use crate::relay::{Kit, Way};
-use crate::route::Routes;
-use crate::sys::net::TcpOptions;
-use crate::upstream::Upstreams;
+use crate::metrics::Counters;
+use crate::relay::Kit;
 use crate::ws::deflate::InflaterBudget;
 
 /// Answers a request that asks for no upgrade with a complete response.
 pub type Page = Box<dyn Fn(&str, &str) -> Vec<u8>>;
-
-/// How the sessions of a route are carried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Carriage {
-    /// The engine that both directions begin with.
-    pub engine: Engine,
-    /// Whether the traffic of a direction decides from then on.
-    pub adaptive: bool,
-    /// The word for why, in the log.
-    pub reason: &'static str,
-}
 
 /// Gives a session to the worker with this index, or gives it back.
 type HandOver = Box<dyn Fn(usize, Box<Moved>) -> Result<(), Box<Moved>>>;
@@ -39,12 +25,8 @@ type HandOver = Box<dyn Fn(usize, Box<Moved>) -> Result<(), Box<Moved>>>;
 pub struct Worker {
     /// Its place among the workers.
     pub index: usize,
-    /// The configuration, shared by all workers.
-    pub config: Arc<Config>,
-    /// Routes made ready for look-up.
-    pub routes: Arc<Routes>,
-    /// How the sessions of each route are carried, by index.
-    pub carriage: Arc<[Carriage]>,
+    /// What sessions go by, shared by all workers.
+    pub plans: Arc<ArcSwap<Plan>>,
     /// Its counters.
     pub counters: Arc<Counters>,
     /// What its relays share.
@@ -59,12 +41,6 @@ pub struct Worker {
     pub hand_over: HandOver,
     /// Answers plain requests, by method and target, where something does: the test page in demo mode.
     pub page: Option<Page>,
-    /// The port of each listener, by index; `None` for Unix sockets.
-    pub local_ports: Arc<[Option<u16>]>,
-    /// TCP options of connects.
-    pub tcp: TcpOptions,
-    /// The endpoints of each route, shared by all workers.
-    pub upstreams: Arc<Upstreams>,
     /// What every worker carries.
     pub loads: Arc<Loads>,
     /// Whether connections and sessions go to the worker that has the least.
@@ -83,24 +59,15 @@ pub struct Worker {
     pub panicked: Cell<bool>,
 }
 
-impl Carriage {
-    /// A direction at its beginning, owing `head_data`, of which `given` bytes went out with the head.
-    pub fn way(&self, head_data: Vec<u8>, given: usize) -> Way {
-        let way = Way::new(self.engine, head_data, given);
-        if self.adaptive { way.adaptive() } else { way }
-    }
-}
-
 impl Worker {
-    /// The relay timers of a route.
-    pub fn windows(&self, route: usize) -> Windows {
-        let timeouts = &self.config.routes[route].timeouts;
-        Windows { idle: timeouts.idle, half_close: timeouts.half_close }
+    /// What sessions go by now.
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plans.load_full()
     }
 
-    /// The longest time that any route gives an exchange: the bound until the route is known.
-    pub fn handshake_longest(&self) -> Duration {
-        self.config.routes.iter().map(|route| route.timeouts.handshake).max().unwrap_or_default()
+    /// The relay timers of the route in this slot.
+    pub fn windows(&self, route: usize) -> Windows {
+        self.plans.load().windows(route)
     }
 
     /// Ends everything: exchanges at once, relays by order.

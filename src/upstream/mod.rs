@@ -45,7 +45,8 @@ pub struct Upstream {
     members: ArcSwap<Members>,
     cursor: AtomicUsize,
     source: AtomicUsize,
-    counts: Counts,
+    /// Shared by all routes of the name, before and after it was changed.
+    counts: Arc<Counts>,
     complaints: AtomicU64,
 }
 
@@ -85,8 +86,29 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 impl Upstreams {
     /// The upstreams of this configuration.
     pub fn new(config: &Config) -> Upstreams {
-        let routes = config.routes.iter().map(|route| Arc::new(Upstream::new(route)));
-        Upstreams { routes: routes.collect(), started: Instant::now() }
+        Upstreams::after(None, config, |_| None)
+    }
+
+    /// The upstreams of a configuration that follows on another. `stays` says which route of that one a route is,
+    /// unchanged; others of its name lend it the endpoints that it has, too, with all that is known of them.
+    pub fn after(
+        before: Option<&Upstreams>,
+        config: &Config,
+        stays: impl Fn(usize) -> Option<usize>,
+    ) -> Upstreams {
+        let routes = config.routes.iter().enumerate().map(|(index, route)| {
+            let Some(before) = before else { return Arc::new(Upstream::new(route, &[], None)) };
+            if let Some(same) = stays(index) {
+                return Arc::clone(&before.routes[same]);
+            }
+            let namesakes = before.routes.iter().filter(|upstream| *upstream.name == *route.name);
+            let counts = namesakes.clone().next().map(|upstream| Arc::clone(&upstream.counts));
+            let known: Vec<Member> =
+                namesakes.flat_map(|upstream| upstream.members.load().all.clone()).collect();
+            Arc::new(Upstream::new(route, &known, counts))
+        });
+        let started = before.map_or_else(Instant::now, |before| before.started);
+        Upstreams { routes: routes.collect(), started }
     }
 
     /// Those of the route with this index.
@@ -101,8 +123,8 @@ impl Upstreams {
 }
 
 impl Upstream {
-    fn new(route: &config::Route) -> Upstream {
-        let members = Members::of(&route.to, &[]);
+    fn new(route: &config::Route, known: &[Member], counts: Option<Arc<Counts>>) -> Upstream {
+        let members = Members::of(&route.to, known);
         Upstream {
             name: route.name.as_str().into(),
             rules: Arc::clone(&route.upstreams),
@@ -110,7 +132,7 @@ impl Upstream {
             members: ArcSwap::from_pointee(members),
             cursor: AtomicUsize::default(),
             source: AtomicUsize::default(),
-            counts: Counts::default(),
+            counts: counts.unwrap_or_default(),
             complaints: AtomicU64::default(),
         }
     }

@@ -13,7 +13,7 @@ fn upstream(to: Vec<Entry>, balance: Balance) -> Upstream {
     let ejection = EjectionRules { after: Some(1), ..EjectionRules::default() };
     let mut route = Route::new("r", to);
     route.upstreams = Arc::new(UpstreamRules { balance, ejection, ..UpstreamRules::default() });
-    Upstream::new(&route)
+    Upstream::new(&route, &[], None)
 }
 
 fn three(balance: Balance) -> Upstream {
@@ -114,7 +114,7 @@ fn local_addresses_take_turns_and_fit_the_family() {
     let sources = ["10.0.0.7", "::7", "10.0.0.8"].map(|text| text.parse().unwrap());
     let rules = UpstreamRules { sources: sources.into(), ..UpstreamRules::default() };
     route.upstreams = Arc::new(rules);
-    let upstream = Upstream::new(&route);
+    let upstream = Upstream::new(&route, &[], None);
     let of = |to: &str| -> Vec<String> {
         upstream.sources(to.parse().unwrap()).map(|source| source.to_string()).collect()
     };

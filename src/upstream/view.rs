@@ -72,10 +72,10 @@ impl EndpointState {
 }
 
 impl Upstreams {
-    /// All routes, in the order of the configuration.
-    pub fn view(&self) -> Vec<UpstreamView> {
+    /// The routes of these slots.
+    pub fn view(&self, slots: &[usize]) -> Vec<UpstreamView> {
         let now = self.now();
-        self.routes.iter().map(|route| route.view(now)).collect()
+        slots.iter().map(|&slot| self.routes[slot].view(now)).collect()
     }
 }
 

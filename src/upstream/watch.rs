@@ -15,11 +15,11 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::Upstream;
 use super::check::check;
 use super::endpoint::{Address, Endpoint};
-use super::{Upstream, Upstreams};
 use crate::config::upstreams::{Health, OnUnhealthy};
-use crate::config::{Config, Endpoint as Entry, EndpointTarget};
+use crate::config::{Endpoint as Entry, EndpointTarget, Route};
 
 /// Looks up a name, as [`crate::config::lookup`] does. It may block.
 pub type Resolver = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
@@ -46,14 +46,13 @@ impl Watch {
     /// # Errors
     ///
     /// The thread, or its runtime, cannot be had.
-    pub fn start(
-        upstreams: &Arc<Upstreams>,
-        config: &Config,
+    pub fn start<'p>(
+        plan: impl Iterator<Item = (&'p Arc<Upstream>, &'p Route)>,
         resolver: Resolver,
         on_close: OnClose,
     ) -> io::Result<Option<Watch>> {
         let mut tasks = Vec::new();
-        for (upstream, route) in upstreams.routes.iter().zip(&config.routes) {
+        for (upstream, route) in plan {
             let has_names = route.to.iter().any(|entry| entry.name().is_some());
             let every = upstream.rules.resolve_every.filter(|_| has_names);
             if every.is_some() || upstream.rules.health.is_some() {

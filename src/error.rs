@@ -63,6 +63,8 @@ pub enum Kind {
     HeartbeatTimeout,
     /// The endpoint fails its checks, and the route ends its sessions then.
     EndpointUnhealthy,
+    /// A reload changed its route, or took it away, and the route ends its sessions then.
+    RouteChanged,
     /// The engine cannot carry the session and `no_fallback` forbids another.
     EngineRefused,
     /// A system call failed; `call` is its man-page name.
@@ -110,7 +112,7 @@ impl Stage {
 
 impl Kind {
     /// The words of all kinds, in the order of their counters.
-    pub const WORDS: [&'static str; 18] = [
+    pub const WORDS: [&'static str; 19] = [
         "completed",
         "no_request",
         "truncated",
@@ -127,6 +129,7 @@ impl Kind {
         "violation",
         "heartbeat_timeout",
         "endpoint_unhealthy",
+        "route_changed",
         "engine_refused",
         "io",
     ];
@@ -155,8 +158,9 @@ impl Kind {
             Kind::Violation(_) => 13,
             Kind::HeartbeatTimeout => 14,
             Kind::EndpointUnhealthy => 15,
-            Kind::EngineRefused => 16,
-            Kind::Io { .. } => 17,
+            Kind::RouteChanged => 16,
+            Kind::EngineRefused => 17,
+            Kind::Io { .. } => 18,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -58,9 +59,14 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: Run) -> anyhow::Result<()> {
+    // What flags and environment said at the start they say of every reload.
+    let again = {
+        let flags = flags.clone();
+        Arc::new(move || flags.clone().into_config())
+    };
     let config = flags.into_config()?;
     start_tracing();
-    if upsplice::server::run(config)? { Ok(()) } else { bail!("a worker panicked") }
+    if upsplice::server::run(config, again)? { Ok(()) } else { bail!("a worker panicked") }
 }
 
 fn probe(flags: Probe) -> anyhow::Result<()> {

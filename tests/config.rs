@@ -10,7 +10,8 @@ use upsplice::config::inspection::{
     Deflate, Depth, Heartbeat, Inspection, MessageLimits, OnExcess, OnViolation, Rates,
 };
 use upsplice::config::{
-    self, Config, EndpointTarget, Engine, HostPattern, Listen, Mode, Origin, Protocols, Runtime,
+    self, Config, EndpointTarget, Engine, HostPattern, Listen, Mode, OnChange, Origin, Protocols,
+    Runtime,
 };
 
 fn files(folder: &str) -> Vec<PathBuf> {
@@ -104,6 +105,8 @@ fn every_key_of_a_route_reaches_the_configuration() {
     let resolved = EndpointTarget::Tcp(resolve("app.test", 9001).unwrap());
     assert_eq!(chat.to[3].target, resolved);
     let switches = [chat.rekey, chat.lenient_connection, docker.empty_host];
+    assert_eq!(docker.on_change, OnChange::Drain);
+    assert_eq!(chat.on_change, OnChange::Keep);
     assert_eq!((chat.websocket_strict, switches), (false, [true; 3]));
     let timeouts = &chat.timeouts;
     assert_eq!(timeouts.connect, Duration::from_millis(500));

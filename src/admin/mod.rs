@@ -27,7 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, oneshot};
@@ -58,8 +58,6 @@ pub struct Subject {
     /// Of each worker.
     counters: Arc<[Arc<Counters>]>,
     workers: Box<dyn Workers>,
-    /// When its configuration was taken up.
-    since: SystemTime,
     /// Kills that may still be spread over time.
     spreads: Arc<Semaphore>,
     /// Sessions that may still be watched.
@@ -139,7 +137,7 @@ impl Subject {
     ) -> Subject {
         let spreads = Arc::new(Semaphore::new(bulk::SPREADS_MAX));
         let taps = Arc::new(Semaphore::new(tap::TAPS_MAX));
-        Subject { plans, counters, workers, since: SystemTime::now(), spreads, taps }
+        Subject { plans, counters, workers, spreads, taps }
     }
 
     /// What sessions go by now.

@@ -47,7 +47,7 @@ pub(super) fn answer(gateway: &Subject, accept: Option<&str>) -> Answer {
         routes: named.chain([(NO_ROUTE.to_owned(), unrouted)]).collect(),
         upstreams: plan.upstreams.view(&plan.live),
         is_draining: gateway.workers.is_draining(),
-        since: gateway.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+        since: plan.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
     };
     let mut registry = Registry::default();
     registry.register_collector(Box::new(page));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     Config, Controllers, Endpoint, EndpointTarget, Engine, Gateway, Limits, Listen, Listener, Mode,
-    Protocols, Route, Runtime, Tcp, Timeouts,
+    OnChange, Protocols, Route, Runtime, Tcp, Timeouts,
 };
 
 impl Default for Gateway {
@@ -97,6 +97,7 @@ impl Route {
             rekey: false,
             lenient_connection: false,
             empty_host: false,
+            on_change: OnChange::default(),
         }
     }
 }

@@ -202,6 +202,7 @@ fn route(section: &Section, resolve: Resolve<'_>, controllers: &Controllers) -> 
     route.lenient_connection =
         section.switch("lenient_connection").unwrap_or(route.lenient_connection);
     route.empty_host = section.switch("empty_host").unwrap_or(route.empty_host);
+    route.on_change = section.text("on_change", value::on_change).unwrap_or(route.on_change);
     if route.empty_host && route.host.is_some() {
         let at = section.value("empty_host").map_or(section.start(), |value| value.at);
         section.refuse("empty_host", at, "never applies beside host; leave one of the two out");

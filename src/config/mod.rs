@@ -155,7 +155,7 @@ pub enum Listen {
 }
 
 /// `[[route]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// Unique; in logs and metrics.
     pub name: String,
@@ -189,6 +189,20 @@ pub struct Route {
     pub lenient_connection: bool,
     /// Accept an empty `Host` (Docker over a Unix socket); default false.
     pub empty_host: bool,
+    /// What becomes of its sessions when a reload changes it, or takes it away.
+    pub on_change: OnChange,
+}
+
+/// What becomes of a route's sessions when a reload changes it, or takes it away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnChange {
+    /// They go on as they began.
+    #[default]
+    Keep,
+    /// They end one after the other, spread over the gateway's `drain`.
+    Drain,
+    /// They end at once.
+    Close,
 }
 
 /// A route's `host`.

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Endpoint, EndpointTarget, Engine, HostPattern, Listen, Mode, OriginPattern, Runtime};
+use super::{
+    Endpoint, EndpointTarget, Engine, HostPattern, Listen, Mode, OnChange, OriginPattern, Runtime,
+};
 
 /// The addresses of a name; given as a parameter so that tests need no name service.
 pub type Resolve<'r> = &'r dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
@@ -120,6 +122,16 @@ pub fn mode(text: &str) -> Result<Mode, String> {
         "zero-copy" => Ok(Mode::ZeroCopy),
         "inspect" => Ok(Mode::Inspect),
         _ => Err(format!("must be \"zero-copy\" or \"inspect\", not {text:?}")),
+    }
+}
+
+/// `keep`, `drain` or `close`.
+pub fn on_change(text: &str) -> Result<OnChange, String> {
+    match text {
+        "keep" => Ok(OnChange::Keep),
+        "drain" => Ok(OnChange::Drain),
+        "close" => Ok(OnChange::Close),
+        _ => Err(format!("must be \"keep\", \"drain\" or \"close\", not {text:?}")),
     }
 }
 

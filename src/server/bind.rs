@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::{StartError, tcp_options};
 use crate::admin::Door;
@@ -21,12 +21,23 @@ pub enum BoundAddress {
     Unix(PathBuf),
 }
 
+/// A listener, as a reload finds it.
+#[derive(Clone, Debug)]
+pub(super) struct Listening {
+    /// As configured.
+    pub asked: Listen,
+    /// Where that is.
+    pub address: BoundAddress,
+    /// Whether it still is.
+    pub is_open: bool,
+}
+
 /// Listening sockets, by worker, then in the order of the configuration.
 #[derive(Debug)]
 pub struct Bound {
-    pub(super) addresses: Vec<BoundAddress>,
+    pub(super) listening: Vec<Listening>,
     pub(super) sockets: Vec<Vec<OwnedFd>>,
-    pub(super) socket_files: SocketFiles,
+    pub(super) socket_files: Arc<SocketFiles>,
     /// Where the operator is answered.
     pub(super) admin: Option<Door>,
 }
@@ -50,9 +61,9 @@ impl Bound {
         let options = tcp_options(&config.gateway.tcp);
         let mut passed = taken_over(passed, &options)?;
         let mut bound = Bound {
-            addresses: Vec::new(),
+            listening: Vec::new(),
             sockets: (0..config.gateway.workers).map(|_| Vec::new()).collect(),
-            socket_files: SocketFiles::default(),
+            socket_files: Arc::default(),
             admin: None,
         };
         for listener in &config.listeners {
@@ -61,9 +72,15 @@ impl Bound {
             match passed.iter().position(|(address, ..)| address.is_for(&listener.address)) {
                 Some(at) => {
                     let (address, Passed { fd, .. }) = passed.swap_remove(at);
-                    bound.share(address, fd).map_err(fail)?;
+                    let sockets = shared(fd, config.gateway.workers).map_err(fail)?;
+                    bound.add(&listener.address, address, sockets);
                 }
-                None => bound.open(&listener.address, &options).map_err(fail)?,
+                None => {
+                    let (address, sockets) =
+                        open(&listener.address, config.gateway.workers, &options).map_err(fail)?;
+                    bound.socket_files.add(&address);
+                    bound.add(&listener.address, address, sockets);
+                }
             }
         }
         let admin = Door::open(config).transpose();
@@ -85,36 +102,42 @@ impl Bound {
         }
     }
 
-    /// Binds sockets of our own.
-    fn open(&mut self, listen: &Listen, options: &TcpOptions) -> io::Result<()> {
-        match listen {
-            Listen::Unix(path) => {
-                let first = net::listen_unix(path)?;
-                self.socket_files.add(path);
-                self.share(BoundAddress::Unix(path.clone()), first)
-            }
-            Listen::Tcp(asked) => {
-                let first = net::listen_tcp(*asked, options)?;
-                let address = net::local_address(first.as_fd()).unwrap_or(*asked);
-                for sockets in &mut self.sockets[1..] {
-                    sockets.push(net::listen_tcp(address, options)?);
-                }
-                self.sockets[0].push(first);
-                self.addresses.push(BoundAddress::Tcp(address));
-                Ok(())
-            }
+    fn add(&mut self, asked: &Listen, address: BoundAddress, sockets: Vec<OwnedFd>) {
+        self.listening.push(Listening { asked: asked.clone(), address, is_open: true });
+        for (of_worker, socket) in self.sockets.iter_mut().zip(sockets) {
+            of_worker.push(socket);
         }
     }
+}
 
-    /// Gives one socket to all workers.
-    fn share(&mut self, address: BoundAddress, socket: OwnedFd) -> io::Result<()> {
-        for sockets in &mut self.sockets[1..] {
-            sockets.push(socket.try_clone()?);
+/// Binds sockets of our own, one for each worker.
+pub(super) fn open(
+    listen: &Listen,
+    workers: usize,
+    options: &TcpOptions,
+) -> io::Result<(BoundAddress, Vec<OwnedFd>)> {
+    match listen {
+        Listen::Unix(path) => {
+            let socket = net::listen_unix(path)?;
+            Ok((BoundAddress::Unix(path.clone()), shared(socket, workers)?))
         }
-        self.sockets[0].push(socket);
-        self.addresses.push(address);
-        Ok(())
+        Listen::Tcp(asked) => {
+            let first = net::listen_tcp(*asked, options)?;
+            let address = net::local_address(first.as_fd()).unwrap_or(*asked);
+            let mut sockets = vec![first];
+            for _ in 1..workers {
+                sockets.push(net::listen_tcp(address, options)?);
+            }
+            Ok((BoundAddress::Tcp(address), sockets))
+        }
     }
+}
+
+/// One socket for all workers.
+fn shared(socket: OwnedFd, workers: usize) -> io::Result<Vec<OwnedFd>> {
+    let mut sockets = (1..workers).map(|_| socket.try_clone()).collect::<io::Result<Vec<_>>>()?;
+    sockets.push(socket);
+    Ok(sockets)
 }
 
 /// The passed sockets with their addresses, made as ours are.
@@ -169,8 +192,20 @@ impl std::fmt::Display for BoundAddress {
 }
 
 impl SocketFiles {
-    fn add(&self, path: &Path) {
-        self.0.lock().expect("nothing panics with the lock held").push(path.to_owned());
+    /// Notes the file of a Unix listener of ours.
+    pub(super) fn add(&self, address: &BoundAddress) {
+        if let BoundAddress::Unix(path) = address {
+            self.0.lock().expect("nothing panics with the lock held").push(path.clone());
+        }
+    }
+
+    /// Removes the file of a listener that is closed, if it is ours.
+    pub(super) fn remove_one(&self, path: &Path) {
+        let mut files = self.0.lock().expect("nothing panics with the lock held");
+        if let Some(at) = files.iter().position(|file| file == path) {
+            // A file that somebody else removed is removed.
+            let _ = std::fs::remove_file(files.swap_remove(at));
+        }
     }
 
     pub(super) fn remove(&self) {

@@ -43,6 +43,22 @@ pub(super) enum Control {
         /// For how long.
         over: Duration,
     },
+    /// Go by the plan that is there now: accept at these listeners, by slot, and no more at those.
+    Follow {
+        /// Sockets of new ones.
+        open: Vec<(u16, OwnedFd)>,
+        /// Slots of those that are not wanted any more.
+        close: Vec<u16>,
+        /// Dropped when that is done.
+        done: mpsc::Sender<()>,
+    },
+    /// End the sessions of a route that takes no more, spread over a time.
+    Retire {
+        /// Its slot.
+        slot: usize,
+        /// For how long.
+        over: Duration,
+    },
     /// List the sessions.
     Sessions(mpsc::Sender<Vec<SessionView>>),
     /// Say that you are there.
@@ -56,7 +72,7 @@ pub(super) enum Control {
 pub(super) struct Accepted {
     pub socket: OwnedFd,
     pub peer: Option<SocketAddr>,
-    /// The listener's place in the configuration.
+    /// The listener's slot.
     pub listener: u16,
     /// Its share in the load of the worker that it goes to.
     pub on_the_way: Option<OnTheWay>,

@@ -23,7 +23,7 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
 /// Shortages are logged this often at most: they come in storms.
 const WARN_EVERY: Duration = Duration::from_secs(5);
 
-/// Accepts until it is dropped. `index` is the listener's place in the configuration.
+/// Accepts until it is dropped. `index` is the listener's slot.
 pub(super) async fn accept(
     acceptor: Rc<Acceptor>,
     index: u16,

@@ -13,7 +13,9 @@ mod listener;
 pub mod notify;
 mod operator;
 mod plans;
+pub mod reload;
 mod run;
+pub mod slots;
 mod worker;
 
 use std::io;
@@ -32,6 +34,8 @@ pub use self::bind::{Bound, BoundAddress};
 use self::control::{Control, Controller, Controls};
 use self::demo::EchoBackend;
 use self::operator::Operator;
+use self::reload::{Begun, Reloader};
+pub use self::reload::{NotReloaded, Reloaded, Source};
 pub use self::run::run;
 use self::worker::Shared;
 use crate::admin::{Address, Admin, Subject};
@@ -47,8 +51,8 @@ pub use crate::session::registry::Move;
 use crate::sys::net::TcpOptions;
 use crate::sys::probe::Probe;
 pub use crate::upstream::view::{EndpointState, EndpointView, UpstreamView};
+use crate::upstream::watch::OnClose;
 pub use crate::upstream::watch::Resolver;
-use crate::upstream::watch::{OnClose, Watch};
 
 /// A running gateway: its workers, and the ways to speak to them.
 pub struct Gateway {
@@ -57,11 +61,11 @@ pub struct Gateway {
     counters: Arc<[Arc<Counters>]>,
     log: LogWriter,
     demo: Option<EchoBackend>,
-    socket_files: SocketFiles,
+    socket_files: Arc<SocketFiles>,
     engines: String,
     ended: Arc<Notify>,
     plans: Arc<ArcSwap<Plan>>,
-    watch: Option<Watch>,
+    reloader: Arc<Reloader>,
     draining: Arc<AtomicBool>,
     /// Answers until all workers have ended.
     admin: Option<Admin>,
@@ -136,7 +140,7 @@ impl Gateway {
         if let Some(backend) = &demo {
             point_to(&mut config, backend.address());
         }
-        let ports = bound.addresses.iter().map(BoundAddress::port).collect();
+        let ports = bound.listening.iter().map(|listening| listening.address.port()).collect();
         let plan = plans::first(config, &probe, ports)?;
         let engines = plans::engines(&plan);
         let workers = plan.config.gateway.workers;
@@ -159,12 +163,25 @@ impl Gateway {
             Operator { controls: Arc::clone(&shared.controls), draining: Arc::clone(&draining) };
         let subject =
             Subject::new(Arc::clone(&shared.plans), Arc::clone(&counters), Box::new(operator));
-        let Bound { addresses, sockets, socket_files, admin: door } = bound;
+        let Bound { listening, sockets, socket_files, admin: door } = bound;
+        let addresses: Vec<BoundAddress> =
+            listening.iter().map(|listening| listening.address.clone()).collect();
         let ended = Arc::new(Notify::new());
         let workers = spawn(&shared, controllers, controls, sockets, &log_sender, &ended)?;
         let plans = Arc::clone(&shared.plans);
-        let watch = match watch(&shared, resolver) {
-            Ok(watch) => watch,
+        let reloader = Reloader::new(Begun {
+            plans: Arc::clone(&plans),
+            probe,
+            counters: Arc::clone(&counters),
+            controls: Arc::clone(&shared.controls),
+            draining: Arc::clone(&draining),
+            socket_files: Arc::clone(&socket_files),
+            listening,
+            resolver,
+            on_close: on_close(&shared),
+        });
+        let reloader = match reloader {
+            Ok(reloader) => Arc::new(reloader),
             Err(error) => return Err(abandon(workers, error)),
         };
         for address in &addresses {
@@ -181,7 +198,7 @@ impl Gateway {
             engines,
             ended,
             plans,
-            watch,
+            reloader,
             draining,
             admin: None,
         };
@@ -199,9 +216,43 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Where it listens, in the order of the configuration.
+    /// Where it listened at the start, in the order of the configuration.
     pub fn addresses(&self) -> &[BoundAddress] {
         &self.addresses
+    }
+
+    /// Where it listens now.
+    pub fn listening(&self) -> Vec<BoundAddress> {
+        self.reloader.listening()
+    }
+
+    /// Slots that routes have, those included whose routes take no more sessions.
+    pub fn slots(&self) -> usize {
+        self.plans.load().config.routes.len()
+    }
+
+    /// Says where [`Gateway::reload`] reads the configuration; the first word counts.
+    pub fn reloads_from(&self, source: Source) {
+        self.reloader.set_source(source);
+    }
+
+    /// Reads the configuration again, and goes by it from now on; sessions of routes that are as they were do not
+    /// notice.
+    ///
+    /// # Errors
+    ///
+    /// See [`NotReloaded`]; then nothing has changed.
+    pub fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        self.reloader.reload()
+    }
+
+    /// Goes by this configuration from now on, as [`Gateway::reload`] does by the one that it reads.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Gateway::reload`].
+    pub fn follow(&self, config: Config) -> Result<Reloaded, NotReloaded> {
+        self.reloader.follow(config)
     }
 
     /// Where it answers the operator, if it does.
@@ -301,9 +352,9 @@ impl Gateway {
     /// Waits until all workers have ended and all log lines are written; [`Gateway::drain`] or
     /// [`Gateway::stop_now`] must have been called. False when a worker, or a session in it, panicked.
     pub fn join(self) -> bool {
-        let Gateway { workers, log, demo, watch, admin, .. } = self;
+        let Gateway { workers, log, demo, reloader, admin, .. } = self;
         // It speaks to the workers: none of them may be waited for by it.
-        drop(watch);
+        reloader.stop();
         let mut sound = true;
         for Handle { control, thread } in workers {
             drop(control);
@@ -359,20 +410,16 @@ fn spawn(
     Ok(workers)
 }
 
-/// Starts looking after the endpoints, where a route asks for it.
-fn watch(shared: &Shared, resolver: Resolver) -> io::Result<Option<Watch>> {
+/// Ends the sessions of endpoints that are not healthy any more, where a route asks for it.
+fn on_close(shared: &Shared) -> OnClose {
     let controls = Arc::clone(&shared.controls);
-    let on_close: OnClose = Arc::new(move |endpoint, over| {
+    Arc::new(move |endpoint, over| {
         for control in controls.iter() {
             // A worker that has ended has no sessions.
             let _ = control.send(Control::Depart { endpoint: Arc::clone(endpoint), over });
         }
-    });
-    let plan = shared.plans.load();
-    let routes = plan.live_routes().map(|(slot, route)| (plan.upstreams.route(slot), route));
-    Watch::start(routes, resolver, on_close)
+    })
 }
-
 /// One worker did not start: ends the others.
 fn abandon(workers: Vec<Handle>, error: io::Error) -> StartError {
     for Handle { control, thread } in workers {

@@ -1,11 +1,13 @@
 //! Makes a plan of a configuration: what the kernel can do is known by now.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use tracing::info;
 
+use super::slots::Placed;
 use super::{StartError, choice, tcp_options};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Route};
 use crate::metrics::Engine;
 use crate::route::Routes;
 use crate::session::plan::{Carriage, Plan};
@@ -22,12 +24,14 @@ pub(super) fn first(
     probe: &Probe,
     ports: Box<[Option<u16>]>,
 ) -> Result<Plan, StartError> {
-    let carriage = carriage(&config, probe)?;
+    let routes = config.routes.iter().enumerate();
+    let carriage = carriage(routes, config.gateway.no_fallback, probe)?;
     Ok(Plan {
         generation: 0,
+        since: SystemTime::now(),
         live: (0..config.routes.len()).collect(),
         routes: Routes::new(config.routes.iter().enumerate()),
-        carriage: carriage.into(),
+        carriage: carriage.into_iter().map(|(_, carriage)| carriage).collect(),
         upstreams: Upstreams::new(&config),
         tcp: tcp_options(&config.gateway.tcp),
         ports,
@@ -35,20 +39,48 @@ pub(super) fn first(
     })
 }
 
+/// How the sessions of all slots are carried that a reload has `placed` after those of `before`.
+///
+/// # Errors
+///
+/// The configuration asks for what cannot be had here.
+pub(super) fn carriage_after(
+    before: &Plan,
+    placed: &Placed,
+    gateway: &config::Gateway,
+    probe: &Probe,
+) -> Result<Vec<Carriage>, StartError> {
+    let mut all = before.carriage.to_vec();
+    let new = placed.live.iter().filter(|slot| !placed.kept.contains(slot));
+    let routes = new.map(|&slot| (slot, &placed.routes[slot]));
+    for (slot, carriage) in carriage(routes, gateway.no_fallback, probe)? {
+        match all.get_mut(slot) {
+            Some(there) => *there = carriage,
+            // New slots follow on each other.
+            None => all.push(carriage),
+        }
+    }
+    Ok(all)
+}
+
 /// How each route's sessions are carried. What was taken and why is logged, one line per reason.
 ///
 /// # Errors
 ///
 /// The configuration asks for what cannot be had here.
-fn carriage(config: &Config, probe: &Probe) -> Result<Vec<Carriage>, StartError> {
+fn carriage<'r>(
+    routes: impl IntoIterator<Item = (usize, &'r Route)>,
+    no_fallback: bool,
+    probe: &Probe,
+) -> Result<Vec<(usize, Carriage)>, StartError> {
     let mut carriage = Vec::new();
     let mut taken: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
-    for route in &config.routes {
-        let choice = choice::engine_for(probe, route.engine, config.gateway.no_fallback);
+    for (slot, route) in routes {
+        let choice = choice::engine_for(probe, route.engine, no_fallback);
         let Some(engine) = choice.taken else {
             return Err(StartError::Unable(format!("route {:?}: {}", route.name, choice.why)));
         };
-        carriage.push(carried_by(route.engine, engine));
+        carriage.push((slot, carried_by(route.engine, engine)));
         taken.entry((choice::engine_word(engine), choice.why)).or_default().push(&route.name);
     }
     for ((engine, why), routes) in &taken {

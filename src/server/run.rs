@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::notify::Notifier;
-use super::{AccessLog, Bound, Gateway, StartError};
+use super::{AccessLog, Bound, Gateway, NotReloaded, Source, StartError};
 use crate::config::{Config, lookup};
 use crate::sys::activation;
 
@@ -20,13 +20,13 @@ const FINISHED_PERIOD: Duration = Duration::from_millis(20);
 
 /// Runs until it is told to stop and has. True when every worker ended in order.
 ///
-/// SIGTERM and SIGINT drain, a second one stops at once, SIGUSR1 prints the counters on stderr. A service manager
-/// is told how far it is, and may have opened the listeners.
+/// SIGTERM and SIGINT drain, a second one stops at once, SIGHUP reads the configuration again from `source`, SIGUSR1
+/// prints the counters on stderr. A service manager is told how far it is, and may have opened the listeners.
 ///
 /// # Errors
 ///
 /// The gateway did not start: see [`StartError`].
-pub fn run(config: Config) -> Result<bool, StartError> {
+pub fn run(config: Config, source: Source) -> Result<bool, StartError> {
     if let Err(error) = crate::sys::net::raise_nofile_limit() {
         warn!(%error, "cannot raise the limit of open files to its hard limit");
     }
@@ -49,8 +49,12 @@ pub fn run(config: Config) -> Result<bool, StartError> {
     let log = if config.gateway.access_log { AccessLog::Stdout } else { AccessLog::Off };
     let drain = config.gateway.drain;
     let demo = config.demo;
+    let has_file = config.file.is_some();
     runtime.block_on(async {
         let gateway = Gateway::serve(config, bound, log, Arc::new(lookup))?;
+        if has_file {
+            gateway.reloads_from(source);
+        }
         notifier.ready(&gateway);
         if demo && let Some(address) = gateway.addresses().first() {
             info!("no --config and no --to: serving the test page, open http://{address}/");
@@ -86,12 +90,14 @@ async fn beside<T>(work: impl Future<Output = T>, endless: impl Future<Output = 
 enum Told {
     Stop,
     Counters,
+    Reload,
 }
 
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     counters: Signal,
+    reload: Signal,
 }
 
 impl Signals {
@@ -100,12 +106,16 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             counters: signal(SignalKind::user_defined1())?,
+            reload: signal(SignalKind::hangup())?,
         })
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Told> {
         if self.terminate.poll_recv(cx).is_ready() || self.interrupt.poll_recv(cx).is_ready() {
             return Poll::Ready(Told::Stop);
+        }
+        if self.reload.poll_recv(cx).is_ready() {
+            return Poll::Ready(Told::Reload);
         }
         self.counters.poll_recv(cx).map(|_| Told::Counters)
     }
@@ -120,6 +130,10 @@ impl Signals {
             });
             match told.await {
                 Some(Told::Counters) => print_counters(gateway),
+                Some(Told::Reload) => {
+                    // What came of it has been logged.
+                    let _ = gateway.reload();
+                }
                 Some(Told::Stop) => return,
                 // It has said so in its last moment: the thread is still about to end.
                 None => {
@@ -137,6 +151,7 @@ impl Signals {
             match tokio::time::timeout(FINISHED_PERIOD, poll_fn(|cx| self.poll_next(cx))).await {
                 Ok(Told::Stop) => gateway.stop_now(),
                 Ok(Told::Counters) => print_counters(gateway),
+                Ok(Told::Reload) => warn!("not reloaded: {}", NotReloaded::Draining),
                 Err(_) => {}
             }
         }

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
+use tracing::warn;
 
 use super::control::{Control, Controller, Controls};
 use super::{balance, demo, listener};
@@ -27,6 +28,7 @@ use crate::session::load::Loads;
 use crate::session::plan::Plan;
 use crate::session::question;
 use crate::session::registry::{Order, Registry};
+use crate::session::retire::retire;
 use crate::session::worker::{Page, Worker};
 use crate::sys::net::Acceptor;
 use crate::sys::reactor::{Reactor, park_current};
@@ -101,7 +103,7 @@ pub(super) fn main(
 /// Accepts and obeys until everything has ended.
 async fn serve(
     worker: &Rc<Worker>,
-    acceptors: Vec<Rc<Acceptor>>,
+    acceptors: Vec<Acceptor>,
     mut control: UnboundedReceiver<Control>,
     others: Arc<[Controller]>,
 ) {
@@ -114,20 +116,17 @@ async fn serve(
         tokio::task::spawn_local(
             async move { clock.registry.watch_alarms(&clock.kit.reactor).await },
         );
-    let accepting = acceptors.iter().enumerate().map(|(index, acceptor)| {
-        let index = u16::try_from(index).expect("the configuration bounds the listeners");
-        let accept =
-            listener::accept(Rc::clone(acceptor), index, Rc::clone(worker), Arc::clone(&others));
-        tokio::task::spawn_local(accept)
-    });
-    let accepting = accepting.collect();
+    let accepting = (0..).zip(acceptors);
+    let accepting = accepting
+        .map(|(slot, acceptor)| Accepting::begin(slot, acceptor, worker, &others))
+        .collect();
     let carrier = Rc::clone(worker);
     let carrying = tokio::task::spawn_local(async move { joined::carry(&carrier).await });
     let balancer = Rc::clone(worker);
     let balancing = worker
         .balances
         .then(|| tokio::task::spawn_local(async move { balance::rebalance(&balancer).await }));
-    let mut servants = Servants { accepting, acceptors, watching, alarming, carrying, balancing };
+    let mut servants = Servants { accepting, watching, alarming, carrying, balancing };
     let mut deadline = None;
     loop {
         match next_control(worker, &mut control, deadline, &mut servants).await {
@@ -135,6 +134,13 @@ async fn serve(
             Some(Control::Adopt(moved)) => joined::adopt(worker, *moved),
             Some(Control::Depart { endpoint, over }) => {
                 tokio::task::spawn_local(depart(Rc::clone(worker), endpoint, over));
+            }
+            Some(Control::Follow { open, close, done }) => {
+                servants.follow(worker, open, &close, &others).await;
+                drop(done);
+            }
+            Some(Control::Retire { slot, over }) => {
+                tokio::task::spawn_local(retire(Rc::clone(worker), slot, over));
             }
             Some(Control::Sessions(reply)) => {
                 let _ = reply.send(worker.registry.view(worker.index));
@@ -178,10 +184,38 @@ async fn serve(
     worker.registry.clear();
 }
 
+/// A listener, and the task that accepts there.
+struct Accepting {
+    slot: u16,
+    acceptor: Rc<Acceptor>,
+    task: JoinHandle<()>,
+}
+
+impl Accepting {
+    fn begin(
+        slot: u16,
+        acceptor: Acceptor,
+        worker: &Rc<Worker>,
+        others: &Arc<[Controller]>,
+    ) -> Accepting {
+        let acceptor = Rc::new(acceptor);
+        let accept =
+            listener::accept(Rc::clone(&acceptor), slot, Rc::clone(worker), Arc::clone(others));
+        Accepting { slot, acceptor, task: tokio::task::spawn_local(accept) }
+    }
+
+    /// Takes the connections that wait in the kernel, then closes the listener.
+    async fn stop(self, worker: &Rc<Worker>) {
+        self.task.abort();
+        // Cancelled, as asked. Nothing is left to come in between.
+        let _ = self.task.await;
+        listener::accept_waiting(&self.acceptor, self.slot, worker);
+    }
+}
+
 /// The tasks that serve the sessions, and the listeners.
 struct Servants {
-    accepting: Vec<JoinHandle<()>>,
-    acceptors: Vec<Rc<Acceptor>>,
+    accepting: Vec<Accepting>,
     watching: JoinHandle<()>,
     alarming: JoinHandle<()>,
     carrying: JoinHandle<()>,
@@ -191,7 +225,7 @@ struct Servants {
 
 impl Servants {
     fn are_accepting(&self) -> bool {
-        !self.acceptors.is_empty()
+        !self.accepting.is_empty()
     }
 
     /// Lets a panic of one of them be the worker's: without it connections would wait in a queue that
@@ -200,7 +234,8 @@ impl Servants {
         let others = [&mut self.watching, &mut self.alarming, &mut self.carrying]
             .into_iter()
             .chain(&mut self.balancing);
-        for task in self.accepting.iter_mut().chain(others) {
+        let accepting = self.accepting.iter_mut().map(|accepting| &mut accepting.task);
+        for task in accepting.chain(others) {
             if let Poll::Ready(ended) = Pin::new(task).poll(cx) {
                 match ended {
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -214,14 +249,36 @@ impl Servants {
     /// would be reset. The accept tasks are gone before that, so nothing is left to come in between.
     async fn stop_accepting(&mut self, worker: &Rc<Worker>) {
         worker.loads.close(worker.index);
-        for task in self.accepting.drain(..) {
-            task.abort();
-            // Cancelled, as asked.
-            let _ = task.await;
+        for accepting in self.accepting.drain(..) {
+            accepting.stop(worker).await;
         }
-        for (index, acceptor) in self.acceptors.drain(..).enumerate() {
-            let index = u16::try_from(index).expect("the configuration bounds the listeners");
-            listener::accept_waiting(&acceptor, index, worker);
+    }
+
+    /// Accepts at new listeners, and no more at some.
+    async fn follow(
+        &mut self,
+        worker: &Rc<Worker>,
+        open: Vec<(u16, OwnedFd)>,
+        close: &[u16],
+        others: &Arc<[Controller]>,
+    ) {
+        // It has stopped to accept for good.
+        if !self.are_accepting() {
+            return;
+        }
+        for (slot, socket) in open {
+            match Acceptor::new(socket, &worker.kit.reactor) {
+                Ok(acceptor) => {
+                    self.accepting.push(Accepting::begin(slot, acceptor, worker, others));
+                }
+                Err(error) => warn!(%error, "a worker cannot accept at a new listener"),
+            }
+        }
+        let (gone, stay) =
+            self.accepting.drain(..).partition(|accepting| close.contains(&accepting.slot));
+        self.accepting = stay;
+        for accepting in Vec::<Accepting>::from_iter(gone) {
+            accepting.stop(worker).await;
         }
     }
 }
@@ -274,8 +331,8 @@ async fn until_quiet(worker: &Worker) {
     }
 }
 
-fn acceptors(sockets: Vec<OwnedFd>, reactor: &Rc<Reactor>) -> io::Result<Vec<Rc<Acceptor>>> {
-    sockets.into_iter().map(|socket| Acceptor::new(socket, reactor).map(Rc::new)).collect()
+fn acceptors(sockets: Vec<OwnedFd>, reactor: &Rc<Reactor>) -> io::Result<Vec<Acceptor>> {
+    sockets.into_iter().map(|socket| Acceptor::new(socket, reactor)).collect()
 }
 
 fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker> {

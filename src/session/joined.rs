@@ -135,12 +135,17 @@ fn obey_or_move(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
 
 /// RFC 6455 §7.4.1: going away.
 const GOING_AWAY: u16 = 1001;
+/// As registered with IANA: the service restarts, so the client may come again.
+const SERVICE_RESTART: u16 = 1012;
 
 /// Lets an inspected session tell both sides that it ends, where there is time for that.
 fn leave_politely(seat: &Seat, how: End) -> Result<(), End> {
     match how.kind {
         Kind::IdleTimeout | Kind::Killed | Kind::EndpointUnhealthy => {
             seat.with_relay(|relay| relay.leave(how, GOING_AWAY)).unwrap_or(Ok(()))
+        }
+        Kind::RouteChanged => {
+            seat.with_relay(|relay| relay.leave(how, SERVICE_RESTART)).unwrap_or(Ok(()))
         }
         _ => Err(how),
     }

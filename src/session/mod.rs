@@ -23,6 +23,7 @@ mod log;
 mod plain;
 mod request;
 mod response;
+pub mod retire;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;

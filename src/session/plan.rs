@@ -5,7 +5,7 @@
 //! means the same for all its life, in whatever plan it is looked up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::registry::Windows;
 use crate::config::{Config, Route};
@@ -31,6 +31,8 @@ pub struct Carriage {
 pub struct Plan {
     /// How many plans there were before this one.
     pub generation: u64,
+    /// When it was made.
+    pub since: SystemTime,
     /// The configuration. Its routes are by slot, those included that take no more sessions.
     pub config: Arc<Config>,
     /// The slots whose routes take sessions, in the order of the file.

@@ -4,9 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
-};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::ejection::Ejection;
 use super::hash;
@@ -38,8 +36,6 @@ pub struct Endpoint {
     changes: AtomicU32,
     /// Checks of one kind in a row: passed above zero, failed below. Written by the one who checks.
     streak: AtomicI32,
-    /// Its name no longer leads here.
-    gone: AtomicBool,
 }
 
 /// A session's share in the count of its endpoint, from the choice until this is dropped: at the session's end,
@@ -61,7 +57,6 @@ impl Endpoint {
             ejection: Ejection::default(),
             changes: AtomicU32::default(),
             streak: AtomicI32::default(),
-            gone: AtomicBool::default(),
         }
     }
 
@@ -88,15 +83,6 @@ impl Endpoint {
     /// How often its checks have changed their mind: odd while they find it unhealthy.
     pub fn changes(&self) -> u32 {
         self.changes.load(Relaxed)
-    }
-
-    /// Whether its name leads elsewhere by now: it keeps the sessions that it has and gets no more.
-    pub fn is_draining(&self) -> bool {
-        self.gone.load(Relaxed)
-    }
-
-    pub(super) fn set_draining(&self, gone: bool) {
-        self.gone.store(gone, Relaxed);
     }
 
     /// Notes a check; says whether it was the one that changed the verdict.

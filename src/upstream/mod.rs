@@ -70,6 +70,8 @@ struct Members {
 struct Member {
     endpoint: Arc<Endpoint>,
     weight: u16,
+    /// Whether the route leads elsewhere by now: it keeps the sessions that it has and gets no more.
+    is_draining: bool,
 }
 
 /// Which endpoints come into question.
@@ -147,6 +149,13 @@ impl Upstream {
         self.members.load().all.iter().map(|member| Arc::clone(&member.endpoint)).collect()
     }
 
+    /// Those that get sessions.
+    fn leads_to(&self) -> Vec<Arc<Endpoint>> {
+        let members = self.members.load();
+        let led_to = members.all.iter().filter(|member| !member.is_draining);
+        led_to.map(|member| Arc::clone(&member.endpoint)).collect()
+    }
+
     /// The endpoint for the next session, none of those that it `tried` already. `key` is what the request hashes
     /// to; without one, the fewest sessions decide.
     pub fn choose(&self, key: Option<u64>, tried: &[Arc<Endpoint>], now: Duration) -> Option<Held> {
@@ -179,11 +188,11 @@ impl Upstream {
         resort: Resort,
     ) -> Option<usize> {
         let of = |at: usize| {
-            let Member { endpoint, weight } = &members.all[at];
+            let Member { endpoint, weight, is_draining } = &members.all[at];
             let is_shunned =
                 endpoint.is_unhealthy() || endpoint.ejection.admission(now) == Admission::Ejected;
             let fits = is_shunned == (resort == Resort::Last)
-                && !endpoint.is_draining()
+                && !is_draining
                 && !tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint));
             let (weight, sessions, hash) = (*weight, endpoint.sessions(), endpoint.hash);
             fits.then_some(Candidate { weight, sessions, hash })
@@ -281,13 +290,13 @@ impl Upstream {
 
     /// Whether an endpoint that drains has no session left.
     fn has_spent_endpoints(&self) -> bool {
-        let is_spent = |endpoint: &Endpoint| endpoint.is_draining() && endpoint.sessions() == 0;
-        self.members.load().all.iter().any(|member| is_spent(&member.endpoint))
+        let is_spent = |member: &Member| member.is_draining && member.endpoint.sessions() == 0;
+        self.members.load().all.iter().any(is_spent)
     }
 
     /// Takes these as its endpoints from now on. Those it has already stay what they are; others get no more
     /// sessions, and go with the last that they have.
-    fn lead_to(&self, to: &[config::Endpoint]) {
+    pub fn lead_to(&self, to: &[config::Endpoint]) {
         self.members.store(Arc::new(Members::of(to, &self.members.load().all)));
     }
 }
@@ -306,18 +315,15 @@ impl Members {
                     Some(member) => Arc::clone(&member.endpoint),
                     None => Arc::new(Endpoint::new(&entry.text, address)),
                 };
-                endpoint.set_draining(false);
-                all.push(Member { endpoint, weight: entry.weight });
+                all.push(Member { endpoint, weight: entry.weight, is_draining: false });
             }
         }
         let weights: Vec<u16> = all.iter().map(|member| member.weight).collect();
         let turns = choice::turns(&weights);
         for old in known {
-            if !all.iter().any(|member| Arc::ptr_eq(&member.endpoint, &old.endpoint)) {
-                old.endpoint.set_draining(true);
-                if old.endpoint.sessions() > 0 {
-                    all.push(old.clone());
-                }
+            let is_there = all.iter().any(|member| Arc::ptr_eq(&member.endpoint, &old.endpoint));
+            if !is_there && old.endpoint.sessions() > 0 {
+                all.push(Member { is_draining: true, ..old.clone() });
             }
         }
         Members { all, turns }

@@ -99,7 +99,7 @@ impl Member {
         let endpoint = &self.endpoint;
         let is_shunned =
             endpoint.is_unhealthy() || endpoint.ejection.admission(now) != Admission::Open;
-        let state = match (endpoint.is_draining(), is_shunned) {
+        let state = match (self.is_draining, is_shunned) {
             (true, _) => EndpointState::Draining,
             (false, true) => EndpointState::Unhealthy,
             (false, false) => EndpointState::Healthy,

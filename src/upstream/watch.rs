@@ -171,7 +171,7 @@ async fn check_all(
     let health = Arc::new(health);
     loop {
         let mut round = JoinSet::new();
-        for endpoint in upstream.endpoints().into_iter().filter(|each| !each.is_draining()) {
+        for endpoint in upstream.leads_to() {
             let (upstream, health) = (Arc::clone(&upstream), Arc::clone(&health));
             let (permits, on_close) = (Arc::clone(&permits), Arc::clone(&on_close));
             round.spawn(async move {

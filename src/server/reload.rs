@@ -1,0 +1,461 @@
+//! Puts another configuration in the place of the present one, under live sessions.
+//!
+//! Everything that can fail comes first: the file is checked as a whole, engines are found, listeners are bound. Then
+//! the plan is swapped, and nothing that follows can fail.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fmt, io};
+
+use arc_swap::ArcSwap;
+use tracing::{info, warn};
+
+use super::bind::{self, BoundAddress, Listening, SocketFiles};
+use super::control::{Control, Controller};
+use super::slots::{self, Difference, Placed};
+use super::{plans, tcp_options};
+use crate::config::{Config, Faults, Gateway, Listen, OnChange, Route};
+use crate::metrics::{Counters, RouteSnapshot};
+use crate::route::Routes;
+use crate::session::plan::Plan;
+use crate::sys::net::TcpOptions;
+use crate::sys::probe::Probe;
+use crate::upstream::Upstreams;
+use crate::upstream::watch::{OnClose, Resolver, Watch};
+
+/// Reads the configuration again, from where it was read at the start.
+pub type Source = Arc<dyn Fn() -> Result<Config, Faults> + Send + Sync>;
+
+/// A worker that has not followed by then is stuck; it will follow when it is not.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a reload came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Of the plan that holds now.
+    pub generation: u64,
+    /// By route name.
+    pub routes: Difference,
+    /// Where it listens that it did not before.
+    pub opened: Vec<String>,
+    /// Where it does not listen any more.
+    pub closed: Vec<String>,
+    /// Keys whose new values only a restart can bring.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// Why a reload changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotReloaded {
+    /// The configuration did not come from a file.
+    NoFile,
+    /// The gateway stops.
+    Draining,
+    /// What is wrong with the configuration, all of it.
+    Faults(Faults),
+    /// It asks for what cannot be had here.
+    Unable(String),
+}
+
+/// What is there once for all reloads.
+pub(super) struct Reloader {
+    plans: Arc<ArcSwap<Plan>>,
+    probe: Probe,
+    counters: Arc<[Arc<Counters>]>,
+    controls: Arc<[Controller]>,
+    draining: Arc<AtomicBool>,
+    socket_files: Arc<SocketFiles>,
+    resolver: Resolver,
+    on_close: OnClose,
+    source: OnceLock<Source>,
+    state: Mutex<State>,
+}
+
+/// What a reload leaves to the next one.
+struct State {
+    /// By slot; a listener that is closed keeps its own.
+    listening: Vec<Listening>,
+    /// Looks after the endpoints of the present plan.
+    watch: Option<Watch>,
+    /// Earlier plans: an exchange may still go by one.
+    past: Vec<Weak<Plan>>,
+}
+
+/// What the start has made.
+pub(super) struct Begun {
+    pub plans: Arc<ArcSwap<Plan>>,
+    pub probe: Probe,
+    pub counters: Arc<[Arc<Counters>]>,
+    pub controls: Arc<[Controller]>,
+    pub draining: Arc<AtomicBool>,
+    pub socket_files: Arc<SocketFiles>,
+    pub listening: Vec<Listening>,
+    pub resolver: Resolver,
+    pub on_close: OnClose,
+}
+
+impl Reloader {
+    /// Looks after the endpoints from now on.
+    ///
+    /// # Errors
+    ///
+    /// No thread to do so.
+    pub fn new(begun: Begun) -> std::io::Result<Reloader> {
+        let Begun {
+            plans,
+            probe,
+            counters,
+            controls,
+            draining,
+            socket_files,
+            listening,
+            resolver,
+            on_close,
+        } = begun;
+        let watch = watch(&plans.load(), &resolver, &on_close)?;
+        Ok(Reloader {
+            plans,
+            probe,
+            counters,
+            controls,
+            draining,
+            socket_files,
+            resolver,
+            on_close,
+            source: OnceLock::new(),
+            state: Mutex::new(State { listening, watch, past: Vec::new() }),
+        })
+    }
+
+    /// Says where the configuration comes from; the first word counts.
+    pub fn set_source(&self, source: Source) {
+        let _ = self.source.set(source);
+    }
+
+    /// Stops looking after endpoints.
+    pub fn stop(&self) {
+        self.state().watch = None;
+    }
+
+    /// Where it listens now.
+    pub fn listening(&self) -> Vec<BoundAddress> {
+        let state = self.state();
+        let open = state.listening.iter().filter(|listening| listening.is_open);
+        open.map(|listening| listening.address.clone()).collect()
+    }
+
+    /// Reads the configuration again, and goes by it from now on. What came of it is logged.
+    ///
+    /// # Errors
+    ///
+    /// See [`NotReloaded`]; then nothing has changed.
+    pub fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        let source = self.source.get().ok_or(NotReloaded::NoFile);
+        let read = source.and_then(|source| source().map_err(NotReloaded::Faults));
+        let reloaded = read.and_then(|config| self.follow(config));
+        match &reloaded {
+            Ok(reloaded) => {
+                info!("reloaded: {reloaded}");
+                if !reloaded.needs_restart.is_empty() {
+                    warn!("only a restart changes {}", reloaded.needs_restart.join(", "));
+                }
+            }
+            Err(NotReloaded::Faults(faults)) => {
+                for fault in faults.iter() {
+                    warn!("not reloaded: {fault}");
+                }
+            }
+            Err(why) => warn!("not reloaded: {why}"),
+        }
+        reloaded
+    }
+
+    /// Goes by this configuration from now on.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Reloader::reload`].
+    pub fn follow(&self, mut config: Config) -> Result<Reloaded, NotReloaded> {
+        let mut state = self.state();
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(NotReloaded::Draining);
+        }
+        let before = self.plans.load_full();
+        let needs_restart = keep_what_cannot_change(&mut config.gateway, &before.config.gateway);
+        let placed = self.place(&mut state, &before, std::mem::take(&mut config.routes))?;
+        let carriage = plans::carriage_after(&before, &placed, &config.gateway, &self.probe)
+            .map_err(|error| NotReloaded::Unable(error.to_string()))?;
+        let change = self.bind(&state.listening, &config)?;
+        let reloaded = Reloaded {
+            generation: before.generation + 1,
+            routes: placed.difference(&before.config.routes, &before.live),
+            opened: change.opened.clone(),
+            closed: change.closed(&state.listening),
+            needs_restart,
+        };
+        let Placed { routes, live, kept } = placed;
+        config.routes = routes;
+        let stays = |slot: usize| {
+            let is_past = slot < before.config.routes.len() && !live.contains(&slot);
+            (is_past || kept.contains(&slot)).then_some(slot)
+        };
+        let plan = Plan {
+            generation: reloaded.generation,
+            since: SystemTime::now(),
+            routes: Routes::new(live.iter().map(|&slot| (slot, &config.routes[slot]))),
+            carriage: carriage.into(),
+            upstreams: Upstreams::after(Some(&before.upstreams), &config, stays),
+            tcp: tcp_options(&config.gateway.tcp),
+            ports: change.listening.iter().map(|listening| listening.address.port()).collect(),
+            live: live.into(),
+            config: config.into(),
+        };
+        for &slot in &kept {
+            plan.upstreams.route(slot).lead_to(&plan.route(slot).to);
+        }
+        self.swap(&mut state, &before, plan, change);
+        self.retire(&before);
+        Ok(reloaded)
+    }
+
+    fn place(
+        &self,
+        state: &mut State,
+        before: &Plan,
+        routes: Vec<Route>,
+    ) -> Result<Placed, NotReloaded> {
+        state.past.retain(|past| past.strong_count() > 0);
+        let is_vacant = |slot| {
+            let began =
+                |past: &Weak<Plan>| past.upgrade().is_some_and(|past| past.live.contains(&slot));
+            let counters = self.counters.iter().map(|worker| worker.route(Some(slot)));
+            RouteSnapshot::of(counters).open.iter().all(|open| *open == 0)
+                && !state.past.iter().any(began)
+        };
+        slots::place(&before.config.routes, &before.live, routes, is_vacant).ok_or_else(|| {
+            NotReloaded::Unable("too many changes of routes since the start: restart".to_owned())
+        })
+    }
+
+    /// Binds what is new. What was bound is closed again when something else fails.
+    fn bind(&self, before: &[Listening], config: &Config) -> Result<Change, NotReloaded> {
+        let options = tcp_options(&config.gateway.tcp);
+        let mut change = Change::of(before, config);
+        let bound = self.bind_new(before, config, &options, &mut change);
+        if bound.is_err() {
+            for listening in change.listening.iter().filter(|listening| listening.is_open) {
+                let was =
+                    before.iter().any(|before| before.is_open && before.asked == listening.asked);
+                if let (false, BoundAddress::Unix(path)) = (was, &listening.address) {
+                    self.socket_files.remove_one(path);
+                }
+            }
+        }
+        bound.map(|()| change)
+    }
+
+    fn bind_new(
+        &self,
+        before: &[Listening],
+        config: &Config,
+        options: &TcpOptions,
+        change: &mut Change,
+    ) -> Result<(), NotReloaded> {
+        for listener in &config.listeners {
+            let asked = &listener.address;
+            if before.iter().any(|listening| listening.is_open && listening.asked == *asked) {
+                continue;
+            }
+            let (address, sockets) = bind::open(asked, self.controls.len(), options).map_err(|source| {
+                NotReloaded::Unable(format!(
+                    "cannot listen on {}: {source}{}",
+                    bind::listen_text(asked),
+                    match source.kind() {
+                        io::ErrorKind::PermissionDenied =>
+                            " (the gateway has given up what it needed root for, and is confined: restart it)",
+                        _ => "",
+                    }
+                ))
+            })?;
+            self.socket_files.add(&address);
+            change.open(asked, address, sockets);
+        }
+        Ok(())
+    }
+
+    /// Lets everybody go by `plan`, and waits until the workers accept where it says.
+    fn swap(&self, state: &mut State, before: &Arc<Plan>, plan: Plan, change: Change) {
+        let Change { listening, mut sockets, closes, .. } = change;
+        state.past.push(Arc::downgrade(before));
+        self.plans.store(Arc::new(plan));
+        let (done, followed) = mpsc::channel();
+        for (worker, control) in self.controls.iter().enumerate() {
+            let open = std::mem::take(&mut sockets[worker]);
+            // A worker that has ended accepts nothing.
+            let _ =
+                control.send(Control::Follow { open, close: closes.clone(), done: done.clone() });
+        }
+        drop(done);
+        let until = Instant::now() + PATIENCE;
+        while followed.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
+        for &slot in &closes {
+            if let BoundAddress::Unix(path) = &listening[usize::from(slot)].address {
+                self.socket_files.remove_one(path);
+            }
+        }
+        state.listening = listening;
+        // One at a time: two would look at the same endpoints.
+        state.watch = None;
+        state.watch = watch(&self.plans.load(), &self.resolver, &self.on_close).unwrap_or_else(|error| {
+            warn!(%error, "no thread to check endpoints and look up names: they stay as they are");
+            None
+        });
+    }
+
+    /// Ends the sessions of routes that are not what they were, where they ask for it.
+    fn retire(&self, before: &Plan) {
+        let plan = self.plans.load();
+        for (slot, route) in before.live_routes().filter(|(slot, _)| !plan.live.contains(slot)) {
+            let namesake =
+                plan.live_routes().map(|(_, now)| now).find(|now| now.name == route.name);
+            let over = match namesake.unwrap_or(route).on_change {
+                OnChange::Keep => continue,
+                OnChange::Drain => plan.config.gateway.drain,
+                OnChange::Close => Duration::ZERO,
+            };
+            for control in self.controls.iter() {
+                // A worker that has ended has no sessions.
+                let _ = control.send(Control::Retire { slot, over });
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What becomes of the listeners.
+struct Change {
+    /// By slot, as it will be.
+    listening: Vec<Listening>,
+    /// Sockets of those that are new, by worker, with their slots.
+    sockets: Vec<Vec<(u16, OwnedFd)>>,
+    opened: Vec<String>,
+    closes: Vec<u16>,
+}
+
+impl Change {
+    fn of(before: &[Listening], config: &Config) -> Change {
+        let mut listening = before.to_vec();
+        let mut closes = Vec::new();
+        for (slot, listening) in (0..).zip(&mut listening) {
+            let is_wanted = config.listeners.iter().any(|asked| asked.address == listening.asked);
+            if listening.is_open && !is_wanted {
+                listening.is_open = false;
+                closes.push(slot);
+            }
+        }
+        let sockets = (0..config.gateway.workers).map(|_| Vec::new()).collect();
+        Change { listening, sockets, opened: Vec::new(), closes }
+    }
+
+    fn open(&mut self, asked: &Listen, address: BoundAddress, sockets: Vec<OwnedFd>) {
+        self.opened.push(address.to_string());
+        let new = Listening { asked: asked.clone(), address, is_open: true };
+        let slot = match self.listening.iter().position(|listening| listening.asked == *asked) {
+            Some(slot) => {
+                self.listening[slot] = new;
+                slot
+            }
+            None => {
+                self.listening.push(new);
+                self.listening.len() - 1
+            }
+        };
+        let slot = u16::try_from(slot).expect("a port, or a path, has one slot");
+        for (of_worker, socket) in self.sockets.iter_mut().zip(sockets) {
+            of_worker.push((slot, socket));
+        }
+    }
+
+    fn closed(&self, before: &[Listening]) -> Vec<String> {
+        self.closes.iter().map(|&slot| before[usize::from(slot)].address.to_string()).collect()
+    }
+}
+
+fn watch(plan: &Plan, resolver: &Resolver, on_close: &OnClose) -> io::Result<Option<Watch>> {
+    let routes = plan.live_routes().map(|(slot, route)| (plan.upstreams.route(slot), route));
+    Watch::start(routes, Arc::clone(resolver), Arc::clone(on_close))
+}
+
+/// Gives `new` the values of `old` that hold for the life of the process; the keys that would have changed.
+fn keep_what_cannot_change(new: &mut Gateway, old: &Gateway) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    macro_rules! keep {
+        ($($field:ident),*) => {$(
+            if new.$field != old.$field {
+                keys.push(stringify!($field));
+                new.$field = old.$field.clone();
+            }
+        )*};
+    }
+    keep!(
+        workers,
+        runtime,
+        busy_poll,
+        balance,
+        no_fallback,
+        access_log,
+        user,
+        group,
+        sandbox,
+        admin
+    );
+    if new.admin_token != old.admin_token {
+        keys.push("admin_token_file");
+        new.admin_token = old.admin_token.clone();
+    }
+    keys
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Reloaded { generation, routes, opened, closed, .. } = self;
+        write!(f, "generation {generation}")?;
+        let lists = [
+            ("routes added", &routes.added),
+            ("changed", &routes.changed),
+            ("removed", &routes.removed),
+            ("listening on", opened),
+            ("no longer on", closed),
+        ];
+        for (what, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
+            write!(f, "; {what} {}", names.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for NotReloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotReloaded::NoFile => f.write_str("there is no file: it was started without --config"),
+            NotReloaded::Draining => f.write_str("the gateway is about to end"),
+            NotReloaded::Faults(faults) => faults.fmt(f),
+            NotReloaded::Unable(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for NotReloaded {}
+
+impl fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloader")
+            .field("plan", &self.plans.load().generation)
+            .finish_non_exhaustive()
+    }
+}

@@ -10,7 +10,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 
 pub use self::steer::{
-    Chosen, Completions, Reaching, Routes, SessionsAction, SessionsVerb, manual,
+    Chosen, Completions, Reaching, Reload, Routes, SessionsAction, SessionsVerb, manual,
 };
 use crate::config::{self, Config, Engine, Faults, Listen, Mode, Runtime, Sources, value};
 
@@ -40,6 +40,8 @@ pub enum Verb {
     Sessions(SessionsVerb),
     /// Show the routes of a running gateway, and what became of their sessions.
     Routes(Routes),
+    /// Let a running gateway read its configuration file again; a bad one changes nothing.
+    Reload(Reload),
     /// Print the completions of this command line for a shell.
     Completions(Completions),
     /// Print the manual page.
@@ -53,7 +55,7 @@ pub enum Verb {
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "A flag comes before its environment variable, that before the file, that before \
-    the default.\nSIGTERM stops accepting and ends after --drain; a second one ends at once."
+    the default.\nSIGTERM stops accepting and ends after --drain; a second one ends at once. SIGHUP reads the file again."
 )]
 pub struct Run {
     /// Configuration file (TOML).

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Verb::Probe(flags) => probe(flags),
         Verb::Sessions(flags) => sessions(flags.action),
         Verb::Routes(flags) => routes(&flags.reaching),
+        Verb::Reload(flags) => reload(&flags.reaching),
         Verb::Completions(flags) => print_all(&flags.text()),
         Verb::Man => cli::manual().context("man").and_then(|text| print_all(&text)),
         Verb::BenchPeers(flags) => bench::client::serve(&flags.cores).context("bench-peers"),
@@ -147,6 +148,11 @@ fn routes(reaching: &Reaching) -> anyhow::Result<()> {
     show(reaching, &answer, |answer| {
         print::routes(answer["routes"].as_array().map(Vec::as_slice).unwrap_or_default())
     })
+}
+
+fn reload(reaching: &Reaching) -> anyhow::Result<()> {
+    let answer = connect(reaching)?.post("/v1/reload")?;
+    show(reaching, &answer, print::reloaded)
 }
 
 fn connect(reaching: &Reaching) -> anyhow::Result<Client> {

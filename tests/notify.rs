@@ -57,6 +57,19 @@ fn the_status_tells_of_sessions() {
 }
 
 #[test]
+fn a_reload_is_announced_with_its_time_and_ends_with_ready() {
+    let manager = Manager::new();
+    let backend = Backend::echo();
+    let program = under(&manager, &config_to(backend.address, "", ""), None);
+    manager.until("READY=1");
+    program.signal("HUP");
+    let (message, _) = manager.until("RELOADING=1");
+    let time = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("both lines");
+    assert!(time.parse::<u64>().is_ok_and(|time| time > 0), "{message}");
+    manager.until("READY=1");
+}
+
+#[test]
 fn a_stop_is_announced_and_the_watchdog_is_fed_until_the_last_session_has_ended() {
     let manager = Manager::new();
     let backend = Backend::echo();

@@ -5,13 +5,14 @@ mod support;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use support::client::upgrade_head;
 use support::frames::receive;
 use support::{Backend, Client, Gw, Program, eventually};
 use upsplice::config::{Config, from_toml};
-use upsplice::server::slots::Difference;
-use upsplice::server::{NotReloaded, Reloaded};
+use upsplice::server::{Difference, NotReloaded, Reloaded};
 
 const LISTENER: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
 
@@ -88,7 +89,7 @@ fn sessions_go_on_as_they_began_and_new_ones_go_by_the_new_file() {
         removed: names(&["gone"]),
     };
     assert_eq!((reloaded.generation, reloaded.routes), (1, expected));
-    assert_eq!((reloaded.opened, reloaded.closed), (vec![], vec![]));
+    assert_eq!(reloaded.listeners, Default::default());
     let mut after = [("/kept", "one"), ("/moved", "two"), ("/new", "two")]
         .map(|(path, name)| opened(gw.address(), path, name));
     before.iter_mut().chain(&mut after).for_each(|client| echoes(client, "still here"));
@@ -220,7 +221,7 @@ fn listeners_come_and_go_and_those_that_stay_are_not_touched() {
     let gw = gw(&[gateway, LISTENER, &route]);
     let mut kept = open(&gw, "/a");
     let reloaded = reload(&gw, &[gateway, LISTENER, &unix, &route]);
-    assert_eq!(reloaded.opened, [format!("unix:{}", path.display())]);
+    assert_eq!(reloaded.listeners.opened, [format!("unix:{}", path.display())]);
     assert_eq!(gw.gateway.listening().len(), 2);
     let mut over_unix = unix_session(&path);
     let mut came = [0; 5];
@@ -228,7 +229,7 @@ fn listeners_come_and_go_and_those_that_stay_are_not_touched() {
     over_unix.read_exact(&mut came).expect("it comes back");
     // Port 0 stays the port that it became.
     let reloaded = reload(&gw, &[gateway, LISTENER, &route]);
-    assert_eq!(reloaded.closed, [format!("unix:{}", path.display())]);
+    assert_eq!(reloaded.listeners.closed, [format!("unix:{}", path.display())]);
     assert!(!path.exists(), "its file is left");
     assert_eq!(gw.gateway.listening(), gw.gateway.addresses());
     over_unix.write_all(b"hello").expect("sent");
@@ -259,7 +260,7 @@ fn listeners_come_and_go_and_those_that_stay_are_not_touched() {
     assert!(!path.exists());
 }
 
-fn unix_session(path: &std::path::Path) -> UnixStream {
+fn unix_session(path: &Path) -> UnixStream {
     let mut socket = UnixStream::connect(path).expect("it listens");
     socket.set_read_timeout(Some(support::BOUND)).expect("a bound");
     socket.write_all(upgrade_head("/a", "raw", "").as_bytes()).expect("sent");
@@ -327,36 +328,113 @@ fn an_exchange_that_has_begun_goes_by_what_it_began_with() {
     gw.stop();
 }
 
+/// The program over a file that can be written anew.
+struct Served {
+    program: Program,
+    file: PathBuf,
+}
+
+impl Served {
+    fn start(text: &str) -> Served {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("upsplice.toml");
+        std::fs::write(&file, text).expect("a file");
+        let mut command = upsplice();
+        command.args(["run", "--workers", "1", "--config"]).arg(&file);
+        let program = Program::from_command(&mut command, 1, folder);
+        Served { program, file }
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(&self.file, text).expect("a file");
+    }
+}
+
+fn upsplice() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_upsplice"));
+    for name in ["UPSPLICE_ADMIN", "UPSPLICE_CONFIG", "UPSPLICE_ADMIN_TOKEN_FILE", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
 #[test]
 fn sighup_reads_the_file_again_and_a_bad_one_changes_nothing() {
     let (one, other) = (named("one"), named("two"));
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("upsplice.toml");
-    let write = |text: &str| std::fs::write(&file, text).expect("a file");
-    write(&[LISTENER, &route("a", one.address, "")].concat());
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_upsplice"));
-    command.args(["run", "--workers", "1", "--config"]).arg(&file);
-    let mut program = Program::from_command(&mut command, 1, folder);
-    let mut before = opened(program.address(), "/a", "one");
-    write("[[route]]\nname = \"a\"\nto = \"nowhere\"\ncolour = 1\n");
-    program.signal("HUP");
-    let fault = program.diagnostic_with("not reloaded: ");
+    let mut served = Served::start(&[LISTENER, &route("a", one.address, "")].concat());
+    let address = served.program.address();
+    let mut before = opened(address, "/a", "one");
+    served.write("[[route]]\nname = \"a\"\nto = \"nowhere\"\ncolour = 1\n");
+    served.program.signal("HUP");
+    let fault = served.program.diagnostic_with("not reloaded: ");
     assert!(fault.contains("upsplice.toml:3: "), "{fault}");
-    program.diagnostic_with("colour");
-    drop(opened(program.address(), "/a", "one"));
-    write(&["[gateway]\nworkers = 3\n", LISTENER, &route("a", other.address, "")].concat());
-    program.signal("HUP");
-    let told = program.diagnostic_with("reloaded: ");
+    served.program.diagnostic_with("colour");
+    drop(opened(address, "/a", "one"));
+    let gateway = "[gateway]\nworkers = 3\nbalance = false\n";
+    served.write(&[gateway, LISTENER, &route("a", other.address, "")].concat());
+    served.program.signal("HUP");
+    let told = served.program.diagnostic_with("reloaded: ");
     assert!(told.contains("generation 1; changed a"), "{told}");
-    // The flag beats the file, as it did at the start: nothing to restart for.
-    drop(opened(program.address(), "/a", "two"));
+    // The flag for workers beats the file, as it did at the start: no restart would change them.
+    let told = served.program.diagnostic_with("only a restart changes");
+    assert!(told.ends_with("changes balance"), "{told}");
+    drop(opened(address, "/a", "two"));
     echoes(&mut before, "still here");
-    assert!(program.is_running());
+    assert!(served.program.is_running());
+}
+
+#[test]
+fn the_operator_reloads_by_command_and_is_told_what_came_of_it() {
+    let (one, other) = (named("one"), named("two"));
+    let at = |folder: &Path, to: SocketAddr, more: &str| {
+        let admin = folder.join("admin.sock");
+        let gateway = format!("[gateway]\nadmin = \"unix:{}\"\n{more}", admin.display());
+        [&gateway, LISTENER, &route("a", to, "")].concat()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(&at(folder.path(), one.address, ""));
+    let admin = format!("--admin=unix:{}", folder.path().join("admin.sock").display());
+    let run = |arguments: &[&str]| {
+        let output = upsplice().args(arguments).arg(&admin).output().expect("it runs");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let mut before = opened(served.program.address(), "/a", "one");
+    served.write(&at(folder.path(), other.address, "no_fallback = true\n"));
+    let told = "generation 1\nroutes changed: a\nonly a restart changes: no_fallback\n";
+    assert_eq!(run(&["reload"]), (Some(0), told.to_owned(), String::new()));
+    drop(opened(served.program.address(), "/a", "two"));
+    served.write("[[route]]\nname = \"a\"\nto = \"127.0.0.1\"\ncolour = 1\n");
+    let (status, told, faults) = run(&["reload", "--json"]);
+    assert_eq!((status, &*told), (Some(1), ""));
+    assert!(faults.contains("the file is wrong: correct the file"), "{faults}");
+    assert!(faults.contains("upsplice.toml:3: ") && faults.contains("colour"), "{faults}");
+    drop(opened(served.program.address(), "/a", "two"));
+    echoes(&mut before, "still here");
+    served.write(&at(folder.path(), other.address, ""));
+    let (status, told, _) = run(&["reload", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(
+        (status, &told["generation"], &told["needs_restart"]),
+        (Some(0), &2.into(), &serde_json::json!([]))
+    );
+    let mut page = UnixStream::connect(folder.path().join("admin.sock")).expect("it listens");
+    page.write_all(b"GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n").expect("sent");
+    let mut metrics = String::new();
+    page.read_to_string(&mut metrics).expect("a page");
+    for line in [
+        "upsplice_config_reloads_total{result=\"success\"} 2",
+        "upsplice_config_reloads_total{result=\"failure\"} 1",
+        "upsplice_config_last_reload_successful 1",
+        "upsplice_config_generations_live 1",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
 }
 
 #[test]
 fn without_a_file_there_is_nothing_to_read_again() {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_upsplice"));
+    let mut command = upsplice();
     command.args(["run", "--workers", "1", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:9"]);
     let folder = tempfile::tempdir().expect("a folder");
     let mut program = Program::from_command(&mut command, 1, folder);

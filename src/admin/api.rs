@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode};
 
 use super::query::Query;
 use super::reply::{self, Answer, Problem};
-use super::{Subject, door, health, openmetrics, sessions, tap, view};
+use super::{Subject, door, health, openmetrics, reload, sessions, tap, view};
 use crate::config::Token;
 
 const OPENAPI: &str = include_str!("openapi.json");
@@ -51,6 +51,7 @@ async fn find(gateway: &Arc<Subject>, request: &Request<Incoming>) -> Result<Ans
             Ok(reply::whole(StatusCode::OK, "application/json", OPENAPI))
         }
         ["v1", "routes"] if is_get => Ok(view::routes(gateway)),
+        ["v1", "reload"] if *method == Method::POST => reload::answer(gateway).await,
         ["v1", "sessions"] if is_get => sessions::list(gateway, query).await,
         ["v1", "sessions"] if *method == Method::DELETE => sessions::kill(gateway, query).await,
         ["v1", "sessions", id, "tap"] if *method == Method::GET => {
@@ -63,6 +64,7 @@ async fn find(gateway: &Arc<Subject>, request: &Request<Incoming>) -> Result<Ans
         ["livez" | "readyz" | "healthz" | "metrics"] | ["v1", "routes" | "openapi.json"] => {
             Ok(reply::not_allowed("GET, HEAD"))
         }
+        ["v1", "reload"] => Ok(reply::not_allowed("POST")),
         ["v1", "sessions", _, "tap"] => Ok(reply::not_allowed("GET")),
         ["v1", "sessions"] | ["v1", "sessions", _] => Ok(reply::not_allowed("GET, HEAD, DELETE")),
         _ => Err(Problem::new(

@@ -65,6 +65,15 @@ impl Client {
         self.runtime.block_on(self.whole(Method::GET, target))
     }
 
+    /// The answer to a POST without a body.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failed`].
+    pub fn post(&self, target: &str) -> Result<Value, Failed> {
+        self.runtime.block_on(self.whole(Method::POST, target))
+    }
+
     /// The answer to a DELETE.
     ///
     /// # Errors
@@ -169,7 +178,11 @@ fn judge(status: StatusCode, value: Value) -> Result<Value, Failed> {
         return Ok(value);
     }
     let said = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    let text = format!("{}: {}", said("error"), said("hint"));
+    let mut text = format!("{}: {}", said("error"), said("hint"));
+    for fault in value["faults"].as_array().into_iter().flatten() {
+        text.push('\n');
+        text.push_str(fault.as_str().unwrap_or_default());
+    }
     match status {
         StatusCode::NOT_FOUND => Err(Failed::NotFound(text)),
         _ => Err(Failed::Refused(text)),

@@ -17,6 +17,7 @@ mod health;
 mod openmetrics;
 mod process;
 mod query;
+mod reload;
 mod reply;
 mod serve;
 mod sessions;
@@ -33,6 +34,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use self::door::{Address, Door};
+pub use self::reload::{Difference, Listeners, NotReloaded, Reloaded, Reloads};
 use crate::metrics::{Counters, RouteSnapshot};
 use crate::session::plan::Plan;
 use crate::session::question::Question;
@@ -50,6 +52,14 @@ pub trait Workers: Send + Sync {
     fn is_gone(&self, worker: usize) -> bool;
     /// Whether the gateway takes no new connections, and ends with its sessions.
     fn is_draining(&self) -> bool;
+    /// Reads the configuration again, and goes by it from now on. May block.
+    ///
+    /// # Errors
+    ///
+    /// Then nothing has changed.
+    fn reload(&self) -> Result<Reloaded, NotReloaded>;
+    /// What came of the reloads so far.
+    fn reloads(&self) -> Reloads;
 }
 
 /// The gateway that is looked at.

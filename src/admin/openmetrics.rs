@@ -10,6 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 use super::family::{Buckets, Families, Labels};
+use super::reload::Reloads;
 use super::reply::{self, Answer};
 use super::{Subject, process};
 use crate::error::{Kind, Side};
@@ -31,6 +32,7 @@ struct Page {
     routes: Vec<(String, RouteSnapshot)>,
     upstreams: Vec<UpstreamView>,
     is_draining: bool,
+    reloads: Reloads,
     /// When the configuration was taken up, in seconds since 1970.
     since: f64,
 }
@@ -47,6 +49,7 @@ pub(super) fn answer(gateway: &Subject, accept: Option<&str>) -> Answer {
         routes: named.chain([(NO_ROUTE.to_owned(), unrouted)]).collect(),
         upstreams: plan.upstreams.view(&plan.live),
         is_draining: gateway.workers.is_draining(),
+        reloads: gateway.workers.reloads(),
         since: plan.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
     };
     let mut registry = Registry::default();
@@ -84,7 +87,13 @@ impl Collector for Page {
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         page.gauges("upsplice_build_info", "What runs.", [(version, 1_u64)])?;
         let help = "Whether the last configuration that was read is the one in use.";
-        page.gauge("upsplice_config_last_reload_successful", help, 1_u64)?;
+        let succeeded = u64::from(!self.reloads.last_failed);
+        page.gauge("upsplice_config_last_reload_successful", help, succeeded)?;
+        let results = [("success", self.reloads.succeeded), ("failure", self.reloads.failed)];
+        let results = results.map(|(result, count)| (vec![("result", result)], count));
+        page.counters("upsplice_config_reloads", "Reloads.", results)?;
+        let help = "Configurations that somebody goes by: more than one only while exchanges are under way.";
+        page.gauge("upsplice_config_generations_live", help, self.reloads.plans_alive as u64)?;
         let (name, help) =
             ("upsplice_config_last_reload_success_timestamp_seconds", "When it was taken up.");
         page.gauge(name, help, self.since)?;

@@ -42,6 +42,27 @@ pub fn sessions(sessions: &[Value]) -> String {
     table(&columns, sessions.iter().map(row))
 }
 
+/// What a reload has changed.
+pub fn reloaded(answer: &Value) -> String {
+    let lists = [
+        ("routes added", &answer["routes"]["added"]),
+        ("routes changed", &answer["routes"]["changed"]),
+        ("routes removed", &answer["routes"]["removed"]),
+        ("listening on", &answer["listeners"]["opened"]),
+        ("no longer on", &answer["listeners"]["closed"]),
+        ("only a restart changes", &answer["needs_restart"]),
+    ];
+    let mut told = format!("generation {}\n", answer["generation"]);
+    for (what, names) in lists {
+        let names: Vec<&str> =
+            names.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        if !names.is_empty() {
+            let _ = writeln!(told, "{what}: {}", names.join(", "));
+        }
+    }
+    told
+}
+
 /// A table of routes.
 pub fn routes(routes: &[Value]) -> String {
     let columns = [

@@ -27,11 +27,14 @@ pub(super) struct Problem {
     pub error: String,
     /// What to do about it.
     pub hint: String,
+    /// All that is wrong with a file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, error: impl Into<String>, hint: impl Into<String>) -> Problem {
-        Problem { status, error: error.into(), hint: hint.into() }
+        Problem { status, error: error.into(), hint: hint.into(), faults: Vec::new() }
     }
 
     /// 400

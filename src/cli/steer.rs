@@ -154,6 +154,14 @@ pub struct Routes {
     pub reaching: Reaching,
 }
 
+/// `upsplice reload`
+#[derive(Args, Clone, Debug)]
+pub struct Reload {
+    /// Where to ask.
+    #[command(flatten)]
+    pub reaching: Reaching,
+}
+
 /// `upsplice completions`
 #[derive(Args, Clone, Debug)]
 pub struct Completions {

@@ -13,9 +13,9 @@ mod listener;
 pub mod notify;
 mod operator;
 mod plans;
-pub mod reload;
+mod reload;
 mod run;
-pub mod slots;
+mod slots;
 mod worker;
 
 use std::io;
@@ -34,11 +34,12 @@ pub use self::bind::{Bound, BoundAddress};
 use self::control::{Control, Controller, Controls};
 use self::demo::EchoBackend;
 use self::operator::Operator;
+pub use self::reload::Source;
 use self::reload::{Begun, Reloader};
-pub use self::reload::{NotReloaded, Reloaded, Source};
 pub use self::run::run;
 use self::worker::Shared;
 use crate::admin::{Address, Admin, Subject};
+pub use crate::admin::{Difference, NotReloaded, Reloaded};
 use crate::config::{self, Config, Endpoint, EndpointTarget};
 use crate::metrics::{Counters, Snapshot};
 use crate::relay::pool::PipeBudget;
@@ -62,7 +63,6 @@ pub struct Gateway {
     log: LogWriter,
     demo: Option<EchoBackend>,
     socket_files: Arc<SocketFiles>,
-    engines: String,
     ended: Arc<Notify>,
     plans: Arc<ArcSwap<Plan>>,
     reloader: Arc<Reloader>,
@@ -142,7 +142,6 @@ impl Gateway {
         }
         let ports = bound.listening.iter().map(|listening| listening.address.port()).collect();
         let plan = plans::first(config, &probe, ports)?;
-        let engines = plans::engines(&plan);
         let workers = plan.config.gateway.workers;
         let (log_sender, log) = LogWriter::start(log).map_err(StartError::Spawn)?;
         let counters: Arc<[Arc<Counters>]> = (0..workers).map(|_| Arc::default()).collect();
@@ -159,10 +158,6 @@ impl Gateway {
             uring,
         };
         let draining = Arc::<AtomicBool>::default();
-        let operator =
-            Operator { controls: Arc::clone(&shared.controls), draining: Arc::clone(&draining) };
-        let subject =
-            Subject::new(Arc::clone(&shared.plans), Arc::clone(&counters), Box::new(operator));
         let Bound { listening, sockets, socket_files, admin: door } = bound;
         let addresses: Vec<BoundAddress> =
             listening.iter().map(|listening| listening.address.clone()).collect();
@@ -187,6 +182,12 @@ impl Gateway {
         for address in &addresses {
             info!("listening on {address}");
         }
+        let operator = Operator {
+            controls: Arc::clone(&shared.controls),
+            draining: Arc::clone(&draining),
+            reloader: Arc::clone(&reloader),
+        };
+        let subject = Subject::new(Arc::clone(&plans), Arc::clone(&counters), Box::new(operator));
         let admin = door.map(|door| Admin::start(door, subject)).transpose();
         let mut gateway = Gateway {
             workers,
@@ -195,7 +196,6 @@ impl Gateway {
             log,
             demo,
             socket_files,
-            engines,
             ended,
             plans,
             reloader,
@@ -340,8 +340,8 @@ impl Gateway {
     }
 
     /// The engines that routes start their sessions with, for people.
-    pub fn engines(&self) -> &str {
-        &self.engines
+    pub fn engines(&self) -> String {
+        plans::engines(&self.plans.load())
     }
 
     /// Waits until a worker ends, or has ended since this was asked last.

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::control::{Control, Controller};
-use crate::admin::Workers;
+use super::reload::Reloader;
+use crate::admin::{NotReloaded, Reloaded, Reloads, Workers};
 use crate::session::question::Question;
 
 /// The workers, as the admin API reaches them.
 pub(super) struct Operator {
     pub controls: Arc<[Controller]>,
     pub draining: Arc<AtomicBool>,
+    pub reloader: Arc<Reloader>,
 }
 
 impl Workers for Operator {
@@ -29,5 +31,13 @@ impl Workers for Operator {
 
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        self.reloader.reload()
+    }
+
+    fn reloads(&self) -> Reloads {
+        self.reloader.counts()
     }
 }

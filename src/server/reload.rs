@@ -4,7 +4,7 @@
 //! the plan is swapped, and nothing that follows can fail.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, io};
@@ -14,8 +14,9 @@ use tracing::{info, warn};
 
 use super::bind::{self, BoundAddress, Listening, SocketFiles};
 use super::control::{Control, Controller};
-use super::slots::{self, Difference, Placed};
+use super::slots::{self, Placed};
 use super::{plans, tcp_options};
+use crate::admin::{Listeners, NotReloaded, Reloaded, Reloads};
 use crate::config::{Config, Faults, Gateway, Listen, OnChange, Route};
 use crate::metrics::{Counters, RouteSnapshot};
 use crate::route::Routes;
@@ -31,34 +32,6 @@ pub type Source = Arc<dyn Fn() -> Result<Config, Faults> + Send + Sync>;
 /// A worker that has not followed by then is stuck; it will follow when it is not.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a reload came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reloaded {
-    /// Of the plan that holds now.
-    pub generation: u64,
-    /// By route name.
-    pub routes: Difference,
-    /// Where it listens that it did not before.
-    pub opened: Vec<String>,
-    /// Where it does not listen any more.
-    pub closed: Vec<String>,
-    /// Keys whose new values only a restart can bring.
-    pub needs_restart: Vec<&'static str>,
-}
-
-/// Why a reload changed nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotReloaded {
-    /// The configuration did not come from a file.
-    NoFile,
-    /// The gateway stops.
-    Draining,
-    /// What is wrong with the configuration, all of it.
-    Faults(Faults),
-    /// It asks for what cannot be had here.
-    Unable(String),
-}
-
 /// What is there once for all reloads.
 pub(super) struct Reloader {
     plans: Arc<ArcSwap<Plan>>,
@@ -70,6 +43,9 @@ pub(super) struct Reloader {
     resolver: Resolver,
     on_close: OnClose,
     source: OnceLock<Source>,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    last_failed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -125,6 +101,9 @@ impl Reloader {
             resolver,
             on_close,
             source: OnceLock::new(),
+            succeeded: AtomicU64::default(),
+            failed: AtomicU64::default(),
+            last_failed: AtomicBool::default(),
             state: Mutex::new(State { listening, watch, past: Vec::new() }),
         })
     }
@@ -137,6 +116,17 @@ impl Reloader {
     /// Stops looking after endpoints.
     pub fn stop(&self) {
         self.state().watch = None;
+    }
+
+    /// What came of the reloads so far.
+    pub fn counts(&self) -> Reloads {
+        let past = self.state().past.iter().filter(|past| past.strong_count() > 0).count();
+        Reloads {
+            succeeded: self.succeeded.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            last_failed: self.last_failed.load(Ordering::Relaxed),
+            plans_alive: 1 + past,
+        }
     }
 
     /// Where it listens now.
@@ -155,6 +145,9 @@ impl Reloader {
         let source = self.source.get().ok_or(NotReloaded::NoFile);
         let read = source.and_then(|source| source().map_err(NotReloaded::Faults));
         let reloaded = read.and_then(|config| self.follow(config));
+        let count = if reloaded.is_ok() { &self.succeeded } else { &self.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.last_failed.store(reloaded.is_err(), Ordering::Relaxed);
         match &reloaded {
             Ok(reloaded) => {
                 info!("reloaded: {reloaded}");
@@ -191,8 +184,10 @@ impl Reloader {
         let reloaded = Reloaded {
             generation: before.generation + 1,
             routes: placed.difference(&before.config.routes, &before.live),
-            opened: change.opened.clone(),
-            closed: change.closed(&state.listening),
+            listeners: Listeners {
+                opened: change.opened.clone(),
+                closed: change.closed(&state.listening),
+            },
             needs_restart,
         };
         let Placed { routes, live, kept } = placed;
@@ -420,37 +415,6 @@ fn keep_what_cannot_change(new: &mut Gateway, old: &Gateway) -> Vec<&'static str
     }
     keys
 }
-
-impl fmt::Display for Reloaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Reloaded { generation, routes, opened, closed, .. } = self;
-        write!(f, "generation {generation}")?;
-        let lists = [
-            ("routes added", &routes.added),
-            ("changed", &routes.changed),
-            ("removed", &routes.removed),
-            ("listening on", opened),
-            ("no longer on", closed),
-        ];
-        for (what, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
-            write!(f, "; {what} {}", names.join(", "))?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for NotReloaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NotReloaded::NoFile => f.write_str("there is no file: it was started without --config"),
-            NotReloaded::Draining => f.write_str("the gateway is about to end"),
-            NotReloaded::Faults(faults) => faults.fmt(f),
-            NotReloaded::Unable(why) => f.write_str(why),
-        }
-    }
-}
-
-impl std::error::Error for NotReloaded {}
 
 impl fmt::Debug for Reloader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

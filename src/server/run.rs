@@ -59,7 +59,7 @@ pub fn run(config: Config, source: Source) -> Result<bool, StartError> {
         if demo && let Some(address) = gateway.addresses().first() {
             info!("no --config and no --to: serving the test page, open http://{address}/");
         }
-        beside(signals.wait_for_stop(&gateway), notifier.watch(&gateway)).await;
+        beside(signals.wait_for_stop(&gateway, &notifier), notifier.watch(&gateway)).await;
         if gateway.has_ended_worker() {
             error!(
                 "a worker ended unasked: draining the others, so that a supervisor can start anew"
@@ -121,7 +121,7 @@ impl Signals {
     }
 
     /// Until a stop signal, or until a worker ends unasked.
-    async fn wait_for_stop(&mut self, gateway: &Gateway) {
+    async fn wait_for_stop(&mut self, gateway: &Gateway, notifier: &Notifier) {
         let mut ended = pin!(gateway.worker_ended());
         loop {
             let told = poll_fn(|cx| match ended.as_mut().poll(cx) {
@@ -131,8 +131,10 @@ impl Signals {
             match told.await {
                 Some(Told::Counters) => print_counters(gateway),
                 Some(Told::Reload) => {
+                    notifier.reloading();
                     // What came of it has been logged.
                     let _ = gateway.reload();
+                    notifier.ready(gateway);
                 }
                 Some(Told::Stop) => return,
                 // It has said so in its last moment: the thread is still about to end.

@@ -1,5 +1,6 @@
 //! Which slot each route of a new configuration has. Pure.
 
+use crate::admin::Difference;
 use crate::config::Route;
 
 /// As many as a session can name.
@@ -14,17 +15,6 @@ pub(super) struct Placed {
     pub live: Vec<usize>,
     /// Slots whose routes take sessions and did before, just so.
     pub kept: Vec<usize>,
-}
-
-/// What a reload came to, by route name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Difference {
-    /// New names.
-    pub added: Vec<String>,
-    /// Names whose routes are not what they were.
-    pub changed: Vec<String>,
-    /// Names that are gone.
-    pub removed: Vec<String>,
 }
 
 /// Puts `routes` into slots after those of `before`, of which `live` took sessions. `is_vacant` says of a slot that took

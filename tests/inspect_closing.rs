@@ -322,3 +322,24 @@ fn a_side_may_end_its_direction_without_a_close() {
         }
     }
 }
+
+#[test]
+fn a_close_that_nobody_answers_is_followed_by_an_end_in_the_end() {
+    for sender in Sender::BOTH {
+        let timeouts = "[route.timeouts]\nidle = \"1h\"\nhalf_close = \"300ms\"\n";
+        let mut session = Inspected::new(Engine::Splice, timeouts);
+        let (source, sink) = session.ends(sender);
+        source.write_all(&sender.whole(CLOSE, code(1000, ""))).expect("sent");
+        assert_eq!(receive(sink).expect("a close").code(), 1000);
+        // Both ends stay open here.
+        let line = session.gw.line();
+        assert_eq!(line["close_reason"], "half_close_timeout", "{line}");
+        for side in Sender::BOTH {
+            let (socket, _) = session.ends(side);
+            // Whoever has not said it, nor been told it, may be told now.
+            let (rest, _) = rest_of(socket);
+            assert!(rest.is_empty() || side == sender, "{side:?}: {rest:?}");
+        }
+        session.gw.stop();
+    }
+}

@@ -5,12 +5,12 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use socket2::SockRef;
 use support::frames::{BINARY, Inspected, PING, Sender, TEXT, receive};
-use support::{Engine, Pattern, eventually};
+use support::{Engine, Pattern};
 
 const ENGINES: [(Engine, &str); 4] = [
     (Engine::Splice, "frames"),
@@ -40,36 +40,6 @@ fn send(mut socket: &TcpStream, bytes: &[u8], at: usize) {
     socket.write_all(&bytes[..at]).expect("the gateway reads");
     urgent(socket);
     socket.write_all(&bytes[at..]).expect("the gateway reads");
-}
-
-/// Sends whole frames until the gateway reads no more; what was sent, and what is left of the last one.
-fn fill(session: &mut Inspected, sender: Sender) -> (Vec<u8>, Vec<u8>) {
-    let message = sender.whole(BINARY, Pattern::new(2).take(16 * 1024));
-    let (mut sent, mut left, mut refused) = (Vec::new(), message.clone(), 0);
-    let paused = |session: &Inspected| session.gw.metrics().paused[sender.direction()] > 0;
-    let (source, _) = session.ends(sender);
-    let mut source = source.try_clone().expect("a descriptor");
-    source.set_nonblocking(true).expect("an option");
-    eventually("the gateway pauses", || {
-        refused += 1;
-        let error = loop {
-            match source.write(&left) {
-                Ok(count) => {
-                    sent.extend(left.drain(..count));
-                    refused = 0;
-                }
-                Err(error) => break error,
-            }
-            if left.is_empty() {
-                left.clone_from(&message);
-            }
-        };
-        assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
-        // Buffers grow for a while: only a socket that refuses again and again is really full.
-        refused > 4 && paused(session)
-    });
-    source.set_nonblocking(false).expect("an option");
-    (sent, left)
 }
 
 #[test]
@@ -115,7 +85,7 @@ fn frames_around_an_urgent_byte_behind_a_full_pipe_all_come_before_the_end() {
             let first_two = frames[0].len() + frames[1].len();
             for at in [frames[0].len(), first_two, first_two + 1, frames.concat().len()] {
                 let mut session = Inspected::new(engine, &format!("inspect = \"{depth}\""));
-                let (mut expected, left) = fill(&mut session, sender);
+                let (mut expected, left) = session.fill(sender);
                 let behind = [left.clone(), frames.concat()].concat();
                 expected.extend(&behind);
                 let (source, sink) = session.ends(sender);

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use super::{Backend, Client, Engine, Gw, Peer, Runtime};
+use super::{Backend, Client, Engine, Gw, Pattern, Peer, Runtime, eventually};
 use crate::support::client::upgrade_head;
 
 pub const CONTINUATION: u8 = 0;
@@ -250,6 +250,35 @@ impl Inspected {
             sink.read_exact(&mut came).expect("all comes");
             assert!(came == bytes, "it came differently");
         });
+    }
+
+    /// Sends whole frames until the gateway reads no more, since nobody reads behind it; what was sent, and what is
+    /// left of the last frame.
+    pub fn fill(&mut self, sender: Sender) -> (Vec<u8>, Vec<u8>) {
+        let message = sender.whole(BINARY, Pattern::new(2).take(16 * 1024));
+        let (mut sent, mut left, mut refused) = (Vec::new(), message.clone(), 0);
+        let mut source = self.ends(sender).0.try_clone().expect("a descriptor");
+        source.set_nonblocking(true).expect("an option");
+        eventually("the gateway pauses", || {
+            refused += 1;
+            let error = loop {
+                match source.write(&left) {
+                    Ok(count) => {
+                        sent.extend(left.drain(..count));
+                        refused = 0;
+                    }
+                    Err(error) => break error,
+                }
+                if left.is_empty() {
+                    left.clone_from(&message);
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+            // Buffers grow for a while: only a socket that refuses again and again is really full.
+            refused > 4 && self.gw.metrics().paused[sender.direction()] > 0
+        });
+        source.set_nonblocking(false).expect("an option");
+        (sent, left)
     }
 
     /// What was counted of the frames of `sender`.

@@ -2,12 +2,12 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of the language")]
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;
 
-use super::{Backend, Client, Engine, Gw, Peer, Runtime};
+use super::{Backend, Client, Engine, Gw, Pattern, Peer, Runtime, eventually};
 use crate::support::client::upgrade_head;
 
 pub const CONTINUATION: u8 = 0;
@@ -48,6 +48,43 @@ pub fn ours(opcode: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
 /// A server's whole frame of this opcode.
 pub fn theirs(opcode: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame(FIN | opcode, None, payload.as_ref())
+}
+
+/// Who sends. What one side may do and what it may not is the same for the other, but for the mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    Client,
+    Server,
+}
+
+impl Sender {
+    pub const BOTH: [Sender; 2] = [Sender::Client, Sender::Server];
+
+    /// A frame of this side whose first byte is `first`.
+    pub fn frame(self, first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+        frame(first, (self == Sender::Client).then_some(MASK), payload.as_ref())
+    }
+
+    /// A whole frame of this side.
+    pub fn whole(self, opcode: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+        self.frame(FIN | opcode, payload)
+    }
+
+    /// The word in the access log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Sender::Client => "downstream",
+            Sender::Server => "upstream",
+        }
+    }
+
+    /// The word for the direction that it sends in.
+    pub fn direction(self) -> &'static str {
+        match self {
+            Sender::Client => "to_upstream",
+            Sender::Server => "to_downstream",
+        }
+    }
 }
 
 /// What a Close with this code holds.
@@ -193,6 +230,63 @@ impl Inspected {
             server: peer.socket,
             rest: answer.rest,
             _backend: backend,
+        }
+    }
+
+    /// The end of `sender`, and the other.
+    pub fn ends(&mut self, sender: Sender) -> (&mut TcpStream, &mut TcpStream) {
+        match sender {
+            Sender::Client => (&mut self.client, &mut self.server),
+            Sender::Server => (&mut self.server, &mut self.client),
+        }
+    }
+
+    /// Sends from one side; fails unless the same comes to the other.
+    pub fn passes(&mut self, sender: Sender, bytes: &[u8]) {
+        let (source, sink) = self.ends(sender);
+        std::thread::scope(|scope| {
+            scope.spawn(|| source.write_all(bytes).expect("sent"));
+            let mut came = vec![0; bytes.len()];
+            sink.read_exact(&mut came).expect("all comes");
+            assert!(came == bytes, "it came differently");
+        });
+    }
+
+    /// Sends whole frames until the gateway reads no more, since nobody reads behind it; what was sent, and what is
+    /// left of the last frame.
+    pub fn fill(&mut self, sender: Sender) -> (Vec<u8>, Vec<u8>) {
+        let message = sender.whole(BINARY, Pattern::new(2).take(16 * 1024));
+        let (mut sent, mut left, mut refused) = (Vec::new(), message.clone(), 0);
+        let mut source = self.ends(sender).0.try_clone().expect("a descriptor");
+        source.set_nonblocking(true).expect("an option");
+        eventually("the gateway pauses", || {
+            refused += 1;
+            let error = loop {
+                match source.write(&left) {
+                    Ok(count) => {
+                        sent.extend(left.drain(..count));
+                        refused = 0;
+                    }
+                    Err(error) => break error,
+                }
+                if left.is_empty() {
+                    left.clone_from(&message);
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+            // Buffers grow for a while: only a socket that refuses again and again is really full.
+            refused > 4 && self.gw.metrics().paused[sender.direction()] > 0
+        });
+        source.set_nonblocking(false).expect("an option");
+        (sent, left)
+    }
+
+    /// What was counted of the frames of `sender`.
+    pub fn counted(&self, sender: Sender) -> upsplice::metrics::WayWebSocket {
+        let websocket = self.gw.metrics().websocket;
+        match sender {
+            Sender::Client => websocket.to_upstream,
+            Sender::Server => websocket.to_downstream,
         }
     }
 

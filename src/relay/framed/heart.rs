@@ -28,13 +28,32 @@ struct Pulse {
     /// How much had come from it when it was last looked at.
     seen: u64,
     due: Instant,
-    /// It was sent a ping.
-    asked: bool,
+    /// The ping that it owes an answer to.
+    asked: Option<Asked>,
+}
+
+/// A ping on its way.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// Bytes that went to this side, up to its end.
+    end: u64,
+    /// How many of them had left for it when that was last looked at.
+    taken: u64,
+}
+
+/// What is due for one side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Nothing,
+    /// Ask it, if it can be asked now.
+    Ask,
+    /// It has had its time.
+    Silent,
 }
 
 impl Heart {
     pub(super) fn new(heartbeat: Heartbeat, now: Instant) -> Heart {
-        let pulse = Pulse { seen: 0, due: now + heartbeat.interval, asked: false };
+        let pulse = Pulse { seen: 0, due: now + heartbeat.interval, asked: None };
         let mark = fastrand::u32(..).to_ne_bytes();
         Heart { heartbeat, mark, sent: 0, sides: [pulse; 2] }
     }
@@ -53,6 +72,16 @@ impl Heart {
     }
 }
 
+impl Asked {
+    /// What it means that there is no answer yet, and `taken` of the bytes have left by now. A ping behind much else waits:
+    /// the time for the answer begins when it has left, and until then all that matters is that bytes do.
+    fn is_given_up(&mut self, taken: u64) -> bool {
+        let is_stuck = self.taken >= self.end || taken <= self.taken;
+        self.taken = taken;
+        is_stuck
+    }
+}
+
 impl ReadyRelay {
     /// Looks whether both sides are there, as far as that is due.
     pub(in super::super) fn beat(&mut self) {
@@ -61,53 +90,101 @@ impl ReadyRelay {
             return;
         }
         let now = Instant::now();
-        for direction in Direction::BOTH {
-            if self.is_silent(direction, now) {
-                self.silent(direction);
-                return;
+        // Both before one is asked: a ping that is on its way to one side is in the way of the other's bytes.
+        let verdicts = Direction::BOTH.map(|direction| (direction, self.pulse(direction, now)));
+        for (direction, verdict) in verdicts {
+            match verdict {
+                Verdict::Nothing => {}
+                Verdict::Ask => self.ask(direction, now),
+                Verdict::Silent => return self.silent(direction),
             }
         }
     }
 
-    /// Whether the source of `direction` has left a ping unanswered. Sends one where that is due.
-    fn is_silent(&mut self, direction: Direction, now: Instant) -> bool {
-        let back = direction.reverse();
+    /// How the source of `direction` does. Says when to look again.
+    fn pulse(&mut self, direction: Direction, now: Instant) -> Verdict {
+        let half = &self.ways[direction as usize].half;
+        let to_it = &self.ways[direction.reverse() as usize].half;
         let framed = self.framed.as_deref_mut().expect("a framed relay has a heart");
-        let (source_open, reply_free) = (
-            self.ways[direction as usize].half.source_is_open(),
-            self.ways[back as usize].half.step() == Step::Fill,
-        );
         let following = &framed.ways[direction as usize];
         // A side that has closed owes no answer.
-        if !source_open || following.inspector.is_closed() {
-            return false;
+        if !half.source_is_open() || following.inspector.is_closed() {
+            return Verdict::Nothing;
         }
-        let heard = following.inspector.offset();
-        let (source, _) = ends(&self.downstream, &self.upstream, direction);
-        // What it says was not read yet, or what it is sent has not left yet: that is not its fault.
-        let unheard = following.waits.is_some()
-            || self.ways[direction as usize].half.step() != Step::Fill
-            || source.unread_bytes() > 0
-            || sockopt::unsent_bytes(source.as_fd()) > 0;
         let heart = framed.heart.as_deref_mut().expect("it was looked at");
         let Heartbeat { interval, timeout } = heart.heartbeat;
-        let mut pulse = heart.sides[direction as usize];
-        if now >= pulse.due {
-            let is_quiet = heard == pulse.seen && !unheard;
-            if is_quiet && pulse.asked {
-                return true;
+        let pulse = &mut heart.sides[direction as usize];
+        let heard = following.inspector.offset();
+        let mut verdict = Verdict::Nothing;
+        if pulse.asked.is_some() && heard != pulse.seen {
+            *pulse = Pulse { seen: heard, due: now + interval, asked: None };
+        } else if now >= pulse.due {
+            let (source, _) = ends(&self.downstream, &self.upstream, direction);
+            // What it says was not read yet: that is not its fault.
+            let is_heard = heard != pulse.seen
+                || following.waits.is_some()
+                || half.step() != Step::Fill
+                || source.unread_bytes() > 0;
+            match &mut pulse.asked {
+                _ if is_heard => *pulse = Pulse { seen: heard, due: now + interval, asked: None },
+                None => {
+                    pulse.due = now + interval;
+                    verdict = Verdict::Ask;
+                }
+                Some(asked) => {
+                    let unsent = sockopt::unsent_bytes(source.as_fd()) as u64;
+                    pulse.due = now + timeout;
+                    if asked.is_given_up(to_it.given().saturating_sub(unsent)) {
+                        verdict = Verdict::Silent;
+                    }
+                }
             }
-            pulse = Pulse { seen: heard, due: now + interval, asked: false };
-            let to_it = &mut framed.ways[back as usize];
-            // In the middle of a frame, or with its socket full, it is asked next time.
-            if is_quiet && reply_free && to_it.may_say() {
-                to_it.say(&heart.ping(mask_for(back)), &mut self.ways[back as usize]);
-                self.kit.counters.websocket.pinged(back);
-                pulse = Pulse { due: now + timeout, asked: true, ..pulse };
-            }
-            heart.sides[direction as usize] = pulse;
         }
-        framed.alarm_at(pulse.due);
-        false
+        let due = pulse.due;
+        framed.alarm_at(due);
+        verdict
+    }
+
+    /// Sends the source of `direction` a ping. In the middle of a frame, or with its socket full, it is asked next
+    /// time.
+    fn ask(&mut self, direction: Direction, now: Instant) {
+        let back = direction.reverse();
+        let (source, _) = ends(&self.downstream, &self.upstream, direction);
+        let framed = self.framed.as_deref_mut().expect("a framed relay has a heart");
+        let to_it = &mut framed.ways[back as usize];
+        let way = &mut self.ways[back as usize];
+        if way.half.step() != Step::Fill || !to_it.may_say() {
+            return;
+        }
+        let taken = way.half.given().saturating_sub(sockopt::unsent_bytes(source.as_fd()) as u64);
+        let is_next = taken == way.half.given();
+        let heart = framed.heart.as_deref_mut().expect("it was looked at");
+        to_it.say(&heart.ping(mask_for(back)), way);
+        self.kit.counters.websocket.pinged(back);
+        let end = way.half.given() + way.half.held();
+        // With nothing before it, it is as good as taken.
+        let asked = Asked { end, taken: if is_next { end } else { taken } };
+        let pulse = &mut heart.sides[direction as usize];
+        *pulse = Pulse { due: now + heart.heartbeat.timeout, asked: Some(asked), ..*pulse };
+        let due = pulse.due;
+        framed.alarm_at(due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_for_an_answer_begins_when_the_ping_was_taken() {
+        // A thousand bytes wait before it.
+        let mut asked = Asked { end: 5010, taken: 4000 };
+        assert!(!asked.is_given_up(4500), "it takes what it is sent");
+        assert!(!asked.is_given_up(5010), "it has only just got it");
+        assert!(asked.is_given_up(5010));
+        let mut asked = Asked { end: 5010, taken: 4000 };
+        assert!(asked.is_given_up(4000), "it takes nothing");
+        let mut asked = Asked { end: 10, taken: 10 };
+        assert!(asked.is_given_up(0), "it was next, and nobody took it");
     }
 }

@@ -1,6 +1,7 @@
 //! The file: TOML to [`Config`], noting every fault with its line.
 
 mod inspection;
+mod log;
 mod upstreams;
 
 use std::ops::RangeInclusive;
@@ -67,7 +68,8 @@ fn gateway(section: Section) -> Gateway {
         trusted_controllers: section
             .list("trusted_controllers", value::controller)
             .map_or(default.trusted_controllers, Controllers::of),
-        access_log: section.switch("access_log").unwrap_or(default.access_log),
+        access_log: log::is_on(&section).unwrap_or(default.access_log),
+        log: log::rules(&section),
         user: section.text("user", value::account),
         group: section.text("group", value::account),
         sandbox: section.switch("sandbox").unwrap_or(default.sandbox),

@@ -9,6 +9,7 @@ mod fault;
 mod file;
 pub mod inspection;
 mod load;
+pub mod log;
 mod origin;
 mod section;
 pub mod upstreams;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use inspection::Inspection;
+use log::LogRules;
 use upstreams::UpstreamRules;
 
 pub use admin::{ADMIN_SOCKET, Reach, Token};
@@ -68,8 +70,10 @@ pub struct Gateway {
     pub trusted_proxies: Vec<IpNet>,
     /// Peers that may choose the mode of a session; default: nobody.
     pub trusted_controllers: Controllers,
-    /// One JSON line per session end on stdout.
+    /// One JSON line per session end, to stdout or a file.
     pub access_log: bool,
+    /// Where the log goes, and what of it is hidden.
+    pub log: LogRules,
     /// The user to become once the listeners are bound, by name or number; `None`: stay who we are.
     pub user: Option<String>,
     /// Its group; `None`: the user's own.

@@ -143,8 +143,9 @@ impl Gateway {
         let ports = bound.listening.iter().map(|listening| listening.address.port()).collect();
         let plan = plans::first(config, &probe, ports)?;
         let workers = plan.config.gateway.workers;
-        let (log_sender, log) = LogWriter::start(log).map_err(StartError::Spawn)?;
         let counters: Arc<[Arc<Counters>]> = (0..workers).map(|_| Arc::default()).collect();
+        let (log_sender, log) = LogWriter::start(log, Arc::clone(&counters[0]))
+            .map_err(|error| StartError::Unable(error.to_string()))?;
         let channels = (0..workers).map(|_| control::channel());
         let channels = channels.collect::<io::Result<Vec<_>>>().map_err(StartError::Spawn)?;
         let (controllers, controls): (Vec<_>, Vec<_>) = channels.into_iter().unzip();

@@ -146,14 +146,17 @@ fn judge(
     })
 }
 
-/// Notes for the log what was asked. Query strings are left out: they hold tokens.
+/// Notes for the log and the operator what was asked, without what is to be hidden. Query strings are left out: they
+/// hold tokens.
 fn note(facts: &mut Facts, head: &RequestHead<'_>) {
+    let plan = facts.plan();
+    let rules = &plan.config.gateway.log;
     let user_agent = head.fields().only("user-agent").ok();
     facts.asked = Some(Box::new(Asked {
         method: head.method().into(),
-        host: head.route_host().unwrap_or_default().into(),
-        path: head.path().into(),
-        user_agent: user_agent.map(|value| String::from_utf8_lossy(value).into()),
+        host: rules.redacted(head.route_host().unwrap_or_default()),
+        path: rules.redacted(head.path()),
+        user_agent: user_agent.map(|value| rules.redacted(&String::from_utf8_lossy(value))),
         upgrade: None,
     }));
 }
@@ -179,7 +182,7 @@ fn name_client(facts: &mut Facts, head: &RequestHead<'_>) {
         .ok()
         .filter(|id| fields::is_request_id(id))
         .and_then(|id| str::from_utf8(id).ok())
-        .map(Into::into);
+        .map(|id| plan.config.gateway.log.redacted(id));
     facts.named = Some(Box::new(Named { client, request_id }));
 }
 

@@ -6,6 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::log::LogRules;
+use super::traces::Traces;
 use super::{
     Config, Controllers, Endpoint, EndpointTarget, Engine, Gateway, Limits, Listen, Listener, Mode,
     OnChange, Protocols, Route, Runtime, Tcp, Timeouts,
@@ -25,6 +26,7 @@ impl Default for Gateway {
             trusted_controllers: Controllers::default(),
             access_log: true,
             log: LogRules::default(),
+            traces: Traces::default(),
             user: None,
             group: None,
             sandbox: true,

@@ -2,6 +2,7 @@
 
 mod inspection;
 mod log;
+mod traces;
 mod upstreams;
 
 use std::ops::RangeInclusive;
@@ -70,6 +71,7 @@ fn gateway(section: Section) -> Gateway {
             .map_or(default.trusted_controllers, Controllers::of),
         access_log: log::is_on(&section).unwrap_or(default.access_log),
         log: log::rules(&section),
+        traces: traces::traces(section.table("traces", "[gateway.traces]")),
         user: section.text("user", value::account),
         group: section.text("group", value::account),
         sandbox: section.switch("sandbox").unwrap_or(default.sandbox),

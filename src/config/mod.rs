@@ -12,6 +12,7 @@ mod load;
 pub mod log;
 mod origin;
 mod section;
+pub mod traces;
 pub mod upstreams;
 pub mod value;
 
@@ -26,6 +27,7 @@ use ipnet::IpNet;
 
 use inspection::Inspection;
 use log::LogRules;
+use traces::Traces;
 use upstreams::UpstreamRules;
 
 pub use admin::{ADMIN_SOCKET, Reach, Token};
@@ -74,6 +76,8 @@ pub struct Gateway {
     pub access_log: bool,
     /// Where the log goes, and what of it is hidden.
     pub log: LogRules,
+    /// Whether spans are exported, and whose traces are continued.
+    pub traces: Traces,
     /// The user to become once the listeners are bound, by name or number; `None`: stay who we are.
     pub user: Option<String>,
     /// Its group; `None`: the user's own.

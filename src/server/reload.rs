@@ -407,7 +407,8 @@ fn keep_what_cannot_change(new: &mut Gateway, old: &Gateway) -> Vec<&'static str
         user,
         group,
         sandbox,
-        admin
+        admin,
+        traces
     );
     if new.log.file != old.log.file {
         keys.push("access_log");

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::facts::Facts;
 use super::plan::Plan;
+use super::spans;
 use super::worker::Worker;
 use crate::config::log::ClientAddr;
 use crate::error::{End, Kind, Side};
@@ -22,6 +23,8 @@ struct Line<'a> {
     session_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
     listener: u16,
     worker: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,10 +106,14 @@ struct InspectedPart {
 pub fn ended(worker: &Worker, facts: &Facts, relay: Option<&Relay>, end: &End) {
     tracing::debug!(session = %facts.id, %end, "ended");
     count(worker, facts, relay.is_some(), end);
+    let plan = plan_of(worker, facts);
+    match relay {
+        Some(relay) => spans::session(worker, &plan, facts, relay, end),
+        None => spans::handshake(worker, &plan, facts, Some(end)),
+    }
     if !worker.log.is_on() {
         return;
     }
-    let plan = plan_of(worker, facts);
     let line = Line {
         event: event(relay.is_some(), end),
         relay: relay.map(|relay| RelayPart::new(&plan, facts, relay)),
@@ -120,10 +127,11 @@ pub fn ended(worker: &Worker, facts: &Facts, relay: Option<&Relay>, end: &End) {
     send(worker, &line);
 }
 
-/// Writes a line for a session that begins, where that is asked for.
+/// Writes a line for a session that begins, where that is asked for, and ends the span of its handshake.
 pub fn opened(worker: &Worker, facts: &Facts) {
     tracing::debug!(session = %facts.id, "joined");
     let plan = plan_of(worker, facts);
+    spans::handshake(worker, &plan, facts, None);
     if worker.log.is_on() && plan.config.gateway.log.session_open {
         send(worker, &Line::new(worker, &plan, facts));
     }
@@ -172,7 +180,6 @@ impl<'a> Line<'a> {
         let peer = facts.peer.map(|peer| peer.ip().to_canonical());
         // Of a proxy's own address there is nothing to hide.
         let peer_addr = peer.filter(|_| named.is_some());
-        let client = named.and_then(|named| named.parse().ok()).or(peer);
         let port_told = told("client_port") && rules.client_addr == ClientAddr::Full;
         let request_id = facts.named.as_ref().and_then(|named| named.request_id.as_deref());
         Line {
@@ -181,6 +188,7 @@ impl<'a> Line<'a> {
             event: "session_open",
             session_id: facts.id.to_string(),
             request_id: request_id.filter(|_| told("request_id")),
+            trace_id: spans::trace_id(facts).filter(|_| told("trace_id")),
             listener: facts.listener,
             worker: worker.index,
             route: route.map(|route| &*route.name),
@@ -191,9 +199,7 @@ impl<'a> Line<'a> {
                 .filter(|_| named.is_none() && port_told)
                 .map(|peer| peer.port()),
             peer_addr: peer_addr.filter(|_| told("peer_addr")).map(|peer| peer.to_string()),
-            client_addr: client
-                .filter(|_| told("client_addr"))
-                .map(|client| rules.client_addr.of(client).to_string()),
+            client_addr: told_client(plan, facts),
             host: asked.host.filter(|_| told("host")),
             method: asked.method.filter(|_| told("method")),
             path: asked.path.filter(|_| told("path")),
@@ -251,8 +257,24 @@ impl InspectedPart {
     }
 }
 
+/// The client's address, as far as it may be told: as a trusted peer named it, else the peer.
+pub(super) fn told_client(plan: &Plan, facts: &Facts) -> Option<String> {
+    let rules = &plan.config.gateway.log;
+    let named = facts.named.as_ref().and_then(|named| named.client.as_deref()?.parse().ok());
+    let client = named.or(facts.peer.map(|peer| peer.ip()));
+    let told = client.filter(|_| rules.tells("client_addr"));
+    told.map(|client| rules.client_addr.of(client).to_canonical().to_string())
+}
+
+/// Taken from the client, given to the client.
+pub(super) fn bytes(relay: &Relay) -> [u64; 2] {
+    let [to_upstream, to_downstream] =
+        Direction::BOTH.map(|direction| relay.live().carried(direction));
+    [to_upstream.taken(), to_downstream.given]
+}
+
 /// The engine that really carried the session: the one in use at its end, or both.
-fn engine_word(relay: &Relay) -> &'static str {
+pub(super) fn engine_word(relay: &Relay) -> &'static str {
     match Direction::BOTH.map(|direction| relay.engine(direction)) {
         [Engine::Splice, Engine::Splice] => "splice",
         [Engine::Copy, Engine::Copy] => "copy",

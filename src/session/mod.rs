@@ -25,6 +25,7 @@ mod plain;
 mod request;
 mod response;
 pub mod retire;
+mod spans;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;

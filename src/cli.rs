@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 pub use self::steer::{
     Chosen, Completions, Reaching, Reload, Routes, SessionsAction, SessionsVerb, manual,
 };
+use crate::config::log::LogFormat;
 use crate::config::{self, Config, Engine, Faults, Listen, Mode, Runtime, Sources, value};
 
 /// A gateway for WebSocket and every other HTTP Upgrade that joins the two sockets with splice(2).
@@ -130,6 +131,19 @@ pub struct Run {
     #[arg(value_parser = BoolishValueParser::new())]
     pub no_access_log: Option<bool>,
 
+    /// Which diagnostics are written to stderr.
+    #[arg(
+        help = "Write these diagnostics to stderr: error, warn, info, debug or trace, and by module, like \
+        warn,upsplice::upstream=debug [default: info]"
+    )]
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", value_parser = value::log_filter)]
+    pub log: Option<String>,
+
+    /// How they look.
+    #[arg(help = "Write diagnostics as text or json [default: text]")]
+    #[arg(long, value_name = "FORMAT", env = "UPSPLICE_LOG_FORMAT", value_parser = value::log_format)]
+    pub log_format: Option<LogFormat>,
+
     /// The user to become once the listeners are bound.
     #[arg(
         help = "Become this user once the listeners are bound, by name or number [default: stay]"
@@ -223,6 +237,8 @@ impl Run {
             admin_token_file: self.admin_token_file,
             drain: self.drain,
             access_log: self.no_access_log.map(|no| !no),
+            log_filter: self.log.filter(|filter| !filter.is_empty()),
+            log_format: self.log_format,
             user: self.user,
             group: self.group,
             sandbox: self.no_sandbox.map(|no| !no),
@@ -316,6 +332,8 @@ mod tests {
             &["--drain", "off"],
             &["--drain", "0"],
             &["--admin", "unix"],
+            &["--log", "upsplice=loud"],
+            &["--log-format", "xml"],
             &["--no-such-flag"],
             &["stray"],
         ];

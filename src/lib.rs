@@ -51,10 +51,11 @@
 //! | [`relay`] | bytes between two joined sockets, engines, pipes | HTTP, routes |
 //! | [`server`] | listeners, workers, signals, stop, the service manager; the demo | a session's bytes |
 //! | [`admin`] | what the operator asks: API, metrics, taps; the client of it | a worker's thread |
+//! | [`trace`] | spans: where a session stands in a trace, the way to a collector | a session's bytes, a worker's time |
 //! | [`sys`] | system calls, the only `unsafe` | decides anything |
 //! | [`error`], [`metrics`] | the words and numbers of ends | use anything above them |
 //!
-//! `main → cli → config`; `server → admin → session → {http, ws, route, upstream, relay}`; `relay → {ws, sys}`. `tests/tidy.rs` keeps it so.
+//! `main → cli → config`; `server → admin → session → {http, ws, route, upstream, relay, trace}`; `relay → {ws, sys}`. `tests/tidy.rs` keeps it so.
 //!
 //! # What is always true
 //!
@@ -110,5 +111,6 @@ pub mod server;
 pub mod session;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod trace;
 pub mod upstream;
 pub mod ws;

@@ -13,6 +13,7 @@ use upsplice::admin::client::{Client, Failed, target};
 use upsplice::admin::print;
 use upsplice::cli::{self, Chosen, Probe, Reaching, Run, SessionsAction, Verb};
 use upsplice::config::Faults;
+use upsplice::config::log::{LogFormat, LogRules};
 use upsplice::server::bench::load::Plan;
 use upsplice::server::{bench, report};
 
@@ -66,7 +67,7 @@ fn run(flags: Run) -> anyhow::Result<()> {
         Arc::new(move || flags.clone().into_config())
     };
     let config = flags.into_config()?;
-    start_tracing();
+    start_tracing(&config.gateway.log);
     if upsplice::server::run(config, again)? { Ok(()) } else { bail!("a worker panicked") }
 }
 
@@ -195,15 +196,15 @@ fn print_all(text: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// System log lines on stderr: `info` and worse, unless `RUST_LOG` says otherwise.
-fn start_tracing() {
-    let filter =
-        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+/// Diagnostics on stderr: `info` and worse, unless something else is asked for.
+fn start_tracing(rules: &LogRules) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse_lossy(rules.filter.as_deref().unwrap_or_default());
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(colours)
-        .with_writer(std::io::stderr)
-        .init();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match rules.format {
+        LogFormat::Text => subscriber.with_target(false).with_ansi(colours).init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use upsplice::config::inspection::{
     Deflate, Depth, Heartbeat, Inspection, MessageLimits, OnExcess, OnViolation, Rates,
 };
+use upsplice::config::log::{ClientAddr, LogFormat};
+use upsplice::config::traces::{Sampler, Trust};
 use upsplice::config::{
     self, Config, EndpointTarget, Engine, HostPattern, Listen, Mode, OnChange, Origin, Protocols,
     Runtime,
@@ -73,6 +75,19 @@ fn every_key_reaches_the_configuration() {
     assert!(!gateway.trusts("192.0.2.8".parse().unwrap()));
 
     assert_eq!(gateway.admin, Some(Listen::Unix(upsplice::config::ADMIN_SOCKET.into())));
+
+    let log = &gateway.log;
+    assert_eq!((&log.file, log.session_open), (&None, true));
+    assert_eq!((log.client_addr, log.format), (ClientAddr::Network, LogFormat::Json));
+    assert_eq!(log.filter.as_deref(), Some("warn,upsplice::upstream=debug"));
+    assert_eq!(log.omit, ["user_agent", "client_port"]);
+    assert_eq!(&*log.redacted("a?token=b&c"), "a?[redacted]&c");
+
+    let traces = &gateway.traces;
+    assert_eq!(traces.endpoint.as_deref(), Some("http://127.0.0.1:4318"));
+    assert_eq!((&*traces.service_name, traces.trust), ("edge", Trust::Any));
+    assert_eq!(traces.sampler, Sampler { by_parent: true, ratio: 0.25 });
+    assert_eq!(traces.delay, seconds(1));
 
     let limits = &gateway.limits;
     assert_eq!((limits.head_bytes_max, limits.line_bytes_max), (16384, 4096));

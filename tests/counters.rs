@@ -206,7 +206,7 @@ fn every_cause_of_an_end_has_its_side_stage_and_reason_in_the_log() {
     expect(
         "a bad head",
         &|| drop(Client::connect(gw.address()).ask("GET / HTTP/1.1\r\n\r\n")),
-        ["request", "downstream", "request", "refused"],
+        ["refused", "downstream", "request", "refused"],
         Some(400),
     );
     expect(

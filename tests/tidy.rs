@@ -12,21 +12,25 @@ use source::{Fault, File, faults_at};
 
 /// Which module of the crate may name which others, top down. A module may always name itself.
 /// `lib` may name all: it only lists them.
-const DIRECTIONS: [(&str, &[&str]); 14] = [
+const DIRECTIONS: [(&str, &[&str]); 15] = [
     ("main", &["cli", "config", "server", "admin", "sys", "metrics", "error"]),
     ("cli", &["config"]),
     (
         "server",
         &[
-            "admin", "session", "http", "ws", "route", "upstream", "relay", "error", "metrics",
-            "config", "sys",
+            "admin", "session", "http", "ws", "route", "upstream", "relay", "trace", "error",
+            "metrics", "config", "sys",
         ],
     ),
     (
         "admin",
         &["session", "ws", "relay", "upstream", "route", "error", "metrics", "config", "sys"],
     ),
-    ("session", &["http", "ws", "route", "upstream", "relay", "error", "metrics", "config", "sys"]),
+    (
+        "session",
+        &["http", "ws", "route", "upstream", "relay", "trace", "error", "metrics", "config", "sys"],
+    ),
+    ("trace", &["http", "metrics", "config"]),
     ("upstream", &["http", "error", "metrics", "config", "sys"]),
     ("relay", &["ws", "error", "metrics", "sys"]),
     ("http", &["error", "config"]),

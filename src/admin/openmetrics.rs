@@ -120,6 +120,10 @@ impl Page {
         page.counter("upsplice_connections_handed_over", help, sum.handed_over)?;
         let help = "Access log lines dropped because their reader was behind.";
         page.counter("upsplice_access_log_dropped", help, sum.log_dropped)?;
+        let help = "Writes of the access log that failed: the disk is full, or its folder is gone.";
+        page.counter("upsplice_access_log_write_failures", help, sum.log_write_failures)?;
+        let help = "Spans, by what became of them.";
+        page.counters("upsplice_spans", help, words("result", &sum.spans))?;
         let help = "Whether the gateway drains: 1, or 0.";
         page.gauge("upsplice_drain_active", help, u64::from(self.is_draining))?;
         let help = "Sessions that a drain still waits for.";

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use super::log::LogRules;
+use super::traces::Traces;
 use super::{
     Config, Controllers, Endpoint, EndpointTarget, Engine, Gateway, Limits, Listen, Listener, Mode,
     OnChange, Protocols, Route, Runtime, Tcp, Timeouts,
@@ -23,6 +25,8 @@ impl Default for Gateway {
             trusted_proxies: Vec::new(),
             trusted_controllers: Controllers::default(),
             access_log: true,
+            log: LogRules::default(),
+            traces: Traces::default(),
             user: None,
             group: None,
             sandbox: true,

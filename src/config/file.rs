@@ -1,6 +1,8 @@
 //! The file: TOML to [`Config`], noting every fault with its line.
 
 mod inspection;
+mod log;
+mod traces;
 mod upstreams;
 
 use std::ops::RangeInclusive;
@@ -67,7 +69,9 @@ fn gateway(section: Section) -> Gateway {
         trusted_controllers: section
             .list("trusted_controllers", value::controller)
             .map_or(default.trusted_controllers, Controllers::of),
-        access_log: section.switch("access_log").unwrap_or(default.access_log),
+        access_log: log::is_on(&section).unwrap_or(default.access_log),
+        log: log::rules(&section),
+        traces: traces::traces(section.table("traces", "[gateway.traces]")),
         user: section.text("user", value::account),
         group: section.text("group", value::account),
         sandbox: section.switch("sandbox").unwrap_or(default.sandbox),

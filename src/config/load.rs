@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::admin;
 use super::fault::{Fault, Faults};
+use super::log::LogFormat;
 use super::value::{self, Resolve};
 use super::{Config, Engine, Gateway, Listen, Listener, Mode, Route, Runtime, Token, file};
 
@@ -45,6 +46,10 @@ pub struct Sources {
     pub drain: Option<Duration>,
     /// Not `--no-access-log`
     pub access_log: Option<bool>,
+    /// `--log`
+    pub log_filter: Option<String>,
+    /// `--log-format`
+    pub log_format: Option<LogFormat>,
     /// `--user`
     pub user: Option<String>,
     /// `--group`
@@ -153,6 +158,8 @@ fn overlay(gateway: &mut Gateway, sources: &Sources) {
     gateway.admin = sources.admin.clone().or(gateway.admin.take());
     gateway.drain = sources.drain.unwrap_or(gateway.drain);
     gateway.access_log = sources.access_log.unwrap_or(gateway.access_log);
+    gateway.log.filter = sources.log_filter.clone().or(gateway.log.filter.take());
+    gateway.log.format = sources.log_format.unwrap_or(gateway.log.format);
     gateway.sandbox = sources.sandbox.unwrap_or(gateway.sandbox);
     gateway.user = sources.user.clone().or(gateway.user.take());
     gateway.group = sources.group.clone().or(gateway.group.take());

@@ -9,8 +9,10 @@ mod fault;
 mod file;
 pub mod inspection;
 mod load;
+pub mod log;
 mod origin;
 mod section;
+pub mod traces;
 pub mod upstreams;
 pub mod value;
 
@@ -24,6 +26,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use inspection::Inspection;
+use log::LogRules;
+use traces::Traces;
 use upstreams::UpstreamRules;
 
 pub use admin::{ADMIN_SOCKET, Reach, Token};
@@ -68,8 +72,12 @@ pub struct Gateway {
     pub trusted_proxies: Vec<IpNet>,
     /// Peers that may choose the mode of a session; default: nobody.
     pub trusted_controllers: Controllers,
-    /// One JSON line per session end on stdout.
+    /// One JSON line per session end, to stdout or a file.
     pub access_log: bool,
+    /// Where the log goes, and what of it is hidden.
+    pub log: LogRules,
+    /// Whether spans are exported, and whose traces are continued.
+    pub traces: Traces,
     /// The user to become once the listeners are bound, by name or number; `None`: stay who we are.
     pub user: Option<String>,
     /// Its group; `None`: the user's own.

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use regex::{Regex, RegexBuilder};
+use tracing_subscriber::EnvFilter;
 
+use super::log::LogFormat;
 use super::{
     Endpoint, EndpointTarget, Engine, HostPattern, Listen, Mode, OnChange, OriginPattern, Runtime,
 };
@@ -297,6 +300,38 @@ pub fn subprotocol(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("must be tokens like \"chat\" (RFC 6455 §4.1), not {text:?}"))
+}
+
+/// A regular expression for what is to be hidden.
+pub fn pattern(text: &str) -> Result<Regex, String> {
+    let fail = |why: &dyn std::fmt::Display| {
+        let why = why.to_string();
+        format!("{text:?} is no regular expression: {}", why.lines().last().unwrap_or_default())
+    };
+    let pattern = RegexBuilder::new(text).size_limit(1 << 20).build().map_err(|e| fail(&e))?;
+    match pattern.is_match("") {
+        true => Err(format!("{text:?} matches the empty text, and so would hide nothing")),
+        false => Ok(pattern),
+    }
+}
+
+/// Which diagnostics are wanted, as in `RUST_LOG`: a level, and levels by module.
+pub fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!(
+            "must be like \"info\" or \"warn,upsplice::upstream=debug\", not {text:?}: {error}"
+        )),
+    }
+}
+
+/// `text` or `json`.
+pub fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("must be \"text\" or \"json\", not {text:?}")),
+    }
 }
 
 /// A number of bytes: `"4096"`, `"64KiB"`, `"16MiB"` or `"1GiB"`.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::body::Framing;
 use super::head::{Field, Fields, RequestHead, ResponseHead, is_token};
 use super::reject::Refusal;
+use super::traceparent::{TRACEPARENT, TRACESTATE, TraceParent};
 use super::upgrade::Ask;
 
 /// What is known of the connection that a request came on.
@@ -21,6 +22,17 @@ pub struct Arrival<'a> {
     pub name: &'a str,
     /// For `X-Request-ID`, unless a trusted peer brings one.
     pub request_id: &'a str,
+    /// Our own place in a trace; `None` leaves what the client said as it is.
+    pub trace: Option<TraceHop>,
+}
+
+/// What the upstream is told of a trace.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceHop {
+    /// Its parent.
+    pub parent: TraceParent,
+    /// Whether the trace is the client's, whose `tracestate` then goes on.
+    pub is_continued: bool,
 }
 
 /// Hop-by-hop in either direction whatever `Connection` says (RFC 9110 §7.6.1, RFC 2616 §13.5.1).
@@ -82,7 +94,8 @@ pub fn write_request(
     for field in fields.iter() {
         let kept = !HOP_BY_HOP.iter().any(|name| field.is(name))
             && !nominated.iter().any(|name| field.is(name))
-            && !is_replaced(field, ask);
+            && !is_replaced(field, ask)
+            && !is_of_another_trace(field, arrival.trace);
         if kept {
             line(out, field.name, field.value);
         }
@@ -197,6 +210,13 @@ fn is_replaced(field: &Field<'_>, ask: &Ask) -> bool {
         || ask.rewritten().iter().any(|(name, value)| value.is_some() && field.is(name))
 }
 
+/// `traceparent` is written anew by whoever takes part in a trace; without its trace `tracestate` means nothing (W3C
+/// Trace Context §3.3).
+fn is_of_another_trace(field: &Field<'_>, hop: Option<TraceHop>) -> bool {
+    let Some(hop) = hop else { return false };
+    field.is(TRACEPARENT) || field.is(TRACESTATE) && !hop.is_continued
+}
+
 /// Names that some servers take for `X-Forwarded-For`, `Content-Length` and their like: CGI makes `_` of
 /// `-` (rule H5).
 fn is_alias(name: &str) -> bool {
@@ -224,6 +244,9 @@ fn write_identity(head: &RequestHead<'_>, arrival: &Arrival<'_>, out: &mut Vec<u
     appended(out, "Via", fields.all("via"), &["1.1 ", arrival.name]);
     let given_id =
         fields.only("x-request-id").ok().filter(|id| arrival.trusted && is_request_id(id));
+    if let Some(hop) = arrival.trace {
+        line(out, TRACEPARENT, hop.parent.to_string().as_bytes());
+    }
     line(out, "X-Request-ID", given_id.unwrap_or(arrival.request_id.as_bytes()));
 
     let earlier = |name: &'static str| fields.all(name).filter(|_| arrival.trusted);

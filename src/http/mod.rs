@@ -9,4 +9,5 @@ pub mod head;
 pub mod origin;
 pub mod reject;
 pub mod target;
+pub mod traceparent;
 pub mod upgrade;

@@ -56,6 +56,15 @@ pub struct Counters {
     pub handed_over: Counter,
     /// Access log lines that were dropped because the writer was behind.
     pub log_dropped: Counter,
+    /// Writes of the access log that failed. Those of the first worker are written by the log's thread, and by nobody
+    /// else.
+    pub log_write_failures: Counter,
+    /// Spans dropped because their exporter was behind.
+    pub spans_dropped: Counter,
+    /// Spans that a collector has taken. As for the log, those of the first worker are written by one thread.
+    pub spans_exported: Counter,
+    /// Spans that it has not taken; the same.
+    pub spans_failed: Counter,
     /// Gauge: pipes that hold bytes.
     pub pipes_used: Counter,
     /// Gauge: pipes kept for the next fill.
@@ -129,6 +138,10 @@ pub struct Snapshot {
     pub handed_over: u64,
     /// See [`Counters::log_dropped`].
     pub log_dropped: u64,
+    /// See [`Counters::log_write_failures`].
+    pub log_write_failures: u64,
+    /// Of spans, by what became of them: `exported`, `dropped` or `failed`.
+    pub spans: BTreeMap<&'static str, u64>,
     /// See [`Counters::pipes_used`].
     pub pipes_used: u64,
     /// See [`Counters::pipes_free`].
@@ -179,6 +192,14 @@ impl Snapshot {
         self.detached += worker.detached.get();
         self.handed_over += worker.handed_over.get();
         self.log_dropped += worker.log_dropped.get();
+        self.log_write_failures += worker.log_write_failures.get();
+        for (word, count) in [
+            ("exported", &worker.spans_exported),
+            ("dropped", &worker.spans_dropped),
+            ("failed", &worker.spans_failed),
+        ] {
+            *self.spans.entry(word).or_default() += count.get();
+        }
         self.pipes_used += worker.pipes_used.get();
         self.pipes_free += worker.pipes_free.get();
         self.pipes_degraded += worker.pipes_degraded.get();

@@ -100,13 +100,23 @@ fn needs(config: &Config) -> Needs {
     read.extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
     // A panic names the places in the source from it.
     read.extend(std::env::current_exe());
+    // After a rotation it makes the file anew, under the name or where that leads.
+    let log = gateway_log(config);
+    let write = log.iter().filter_map(|file| folder_of(file)).collect();
     let of = |address: &Listen| match address {
         Listen::Unix(path) => folder_of(path),
         Listen::Tcp(_) => None,
     };
     let addresses = config.listeners.iter().map(|listener| &listener.address);
     let sockets = addresses.chain(&config.gateway.admin).filter_map(of).collect();
-    Needs { uring: engines || config.gateway.runtime == Runtime::Uring, read, sockets }
+    Needs { uring: engines || config.gateway.runtime == Runtime::Uring, read, write, sockets }
+}
+
+/// The file of the access log, by its own name and by the one it leads to.
+fn gateway_log(config: &Config) -> Vec<PathBuf> {
+    let file = config.gateway.log.file.as_deref().filter(|_| config.gateway.access_log);
+    let target = file.and_then(|file| file.canonicalize().ok());
+    file.map(Path::to_owned).into_iter().chain(target).collect()
 }
 
 #[cfg(test)]
@@ -137,5 +147,15 @@ mod tests {
         assert!(needs.read.iter().any(|folder| folder == Path::new("conf")), "{needs:?}");
         let needs = needs_of(&(listener("unix:b.sock") + ROUTE));
         assert_eq!(needs.sockets, [Path::new(".")]);
+    }
+
+    #[test]
+    fn the_folder_of_the_access_log_is_needed_while_it_is_on() {
+        let gateway = "[gateway]\naccess_log = \"/nonexistent/logs/access.log\"\n";
+        let mut config =
+            crate::config::from_toml(&(gateway.to_owned() + ROUTE), "x").expect("good");
+        assert_eq!(needs(&config).write, [Path::new("/nonexistent/logs")]);
+        config.gateway.access_log = false;
+        assert!(needs(&config).write.is_empty());
     }
 }

@@ -51,6 +51,7 @@ pub use crate::session::question::SessionView;
 pub use crate::session::registry::Move;
 use crate::sys::net::TcpOptions;
 use crate::sys::probe::Probe;
+use crate::trace::Exporter;
 pub use crate::upstream::view::{EndpointState, EndpointView, UpstreamView};
 use crate::upstream::watch::OnClose;
 pub use crate::upstream::watch::Resolver;
@@ -61,6 +62,7 @@ pub struct Gateway {
     addresses: Vec<BoundAddress>,
     counters: Arc<[Arc<Counters>]>,
     log: LogWriter,
+    exporter: Exporter,
     demo: Option<EchoBackend>,
     socket_files: Arc<SocketFiles>,
     ended: Arc<Notify>,
@@ -143,8 +145,11 @@ impl Gateway {
         let ports = bound.listening.iter().map(|listening| listening.address.port()).collect();
         let plan = plans::first(config, &probe, ports)?;
         let workers = plan.config.gateway.workers;
-        let (log_sender, log) = LogWriter::start(log).map_err(StartError::Spawn)?;
         let counters: Arc<[Arc<Counters>]> = (0..workers).map(|_| Arc::default()).collect();
+        let (log_sender, log) = LogWriter::start(log, Arc::clone(&counters[0]))
+            .map_err(|error| StartError::Unable(error.to_string()))?;
+        let (tracer, exporter) = Exporter::start(&plan.config.gateway, &counters[0])
+            .map_err(|error| StartError::Unable(error.to_string()))?;
         let channels = (0..workers).map(|_| control::channel());
         let channels = channels.collect::<io::Result<Vec<_>>>().map_err(StartError::Spawn)?;
         let (controllers, controls): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
@@ -155,6 +160,7 @@ impl Gateway {
             counters: Arc::clone(&counters),
             controls: controllers.clone().into(),
             loads: Arc::new(Loads::new(workers)),
+            tracer,
             uring,
         };
         let draining = Arc::<AtomicBool>::default();
@@ -194,6 +200,7 @@ impl Gateway {
             addresses,
             counters,
             log,
+            exporter,
             demo,
             socket_files,
             ended,
@@ -352,7 +359,7 @@ impl Gateway {
     /// Waits until all workers have ended and all log lines are written; [`Gateway::drain`] or
     /// [`Gateway::stop_now`] must have been called. False when a worker, or a session in it, panicked.
     pub fn join(self) -> bool {
-        let Gateway { workers, log, demo, reloader, admin, .. } = self;
+        let Gateway { workers, log, exporter, demo, reloader, admin, .. } = self;
         // It speaks to the workers: none of them may be waited for by it.
         reloader.stop();
         let mut sound = true;
@@ -363,6 +370,7 @@ impl Gateway {
         drop(admin);
         drop(demo);
         log.join();
+        exporter.join();
         sound
     }
 }

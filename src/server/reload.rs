@@ -407,8 +407,19 @@ fn keep_what_cannot_change(new: &mut Gateway, old: &Gateway) -> Vec<&'static str
         user,
         group,
         sandbox,
-        admin
+        admin,
+        traces
     );
+    if new.log.file != old.log.file {
+        keys.push("access_log");
+        new.log.file = old.log.file.clone();
+    }
+    for (key, is_new) in [
+        ("log.filter", new.log.filter != old.log.filter),
+        ("log.format", new.log.format != old.log.format),
+    ] {
+        keys.extend(is_new.then_some(key));
+    }
     if new.admin_token != old.admin_token {
         keys.push("admin_token_file");
         new.admin_token = old.admin_token.clone();

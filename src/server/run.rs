@@ -46,7 +46,11 @@ pub fn run(config: Config, source: Source) -> Result<bool, StartError> {
     };
     let bound = Bound::new(&config, passed)?;
     super::confine::confine(&config)?;
-    let log = if config.gateway.access_log { AccessLog::Stdout } else { AccessLog::Off };
+    let log = match (config.gateway.access_log, &config.gateway.log.file) {
+        (false, _) => AccessLog::Off,
+        (true, None) => AccessLog::Stdout,
+        (true, Some(file)) => AccessLog::File(file.clone()),
+    };
     let drain = config.gateway.drain;
     let demo = config.demo;
     let has_file = config.file.is_some();

@@ -32,6 +32,7 @@ use crate::session::retire::retire;
 use crate::session::worker::{Page, Worker};
 use crate::sys::net::Acceptor;
 use crate::sys::reactor::{Reactor, park_current};
+use crate::trace::Tracer;
 use crate::ws::deflate::InflaterBudget;
 
 /// How long a worker that was told to stop waits for its sessions to say so.
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     pub counters: Arc<[Arc<Counters>]>,
     pub controls: Arc<[Controller]>,
     pub loads: Arc<Loads>,
+    pub tracer: Option<Tracer>,
     pub uring: bool,
 }
 
@@ -336,7 +338,7 @@ fn acceptors(sockets: Vec<OwnedFd>, reactor: &Rc<Reactor>) -> io::Result<Vec<Acc
 }
 
 fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker> {
-    let Shared { plans, budget, inflaters, counters: all, controls, loads, .. } = shared;
+    let Shared { plans, budget, inflaters, counters: all, controls, loads, tracer, .. } = shared;
     let config = Arc::clone(&plans.load().config);
     let counters = Arc::clone(&all[index]);
     let page = config.demo.then(|| -> Page {
@@ -355,6 +357,7 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
         inflaters,
         registry: Registry::default(),
         log,
+        tracer,
         hand_over: Box::new(move |to, moved| match controls.get(to) {
             Some(control) => control.send(Control::Adopt(moved)).map_err(|back| match back {
                 Control::Adopt(moved) => moved,

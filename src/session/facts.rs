@@ -10,6 +10,7 @@ use super::mode::{Chosen, ChosenBy};
 use super::plan::Plan;
 use crate::config::Mode;
 use crate::metrics::Sort;
+use crate::trace::Place;
 use crate::upstream::Held;
 
 /// What is known about a session from its exchange; goes along when the session moves.
@@ -33,6 +34,8 @@ pub struct Facts {
     pub asked: Option<Box<Asked>>,
     /// The same once the session is joined.
     pub packed: Option<Packed>,
+    /// Where its handshake stands among the traces, if it does.
+    pub trace: Option<Box<Place>>,
     /// Status sent downstream.
     pub status: Option<u16>,
     /// When it was accepted.

@@ -20,10 +20,12 @@ pub mod depart;
 mod farewell;
 mod input;
 mod log;
+mod log_file;
 mod plain;
 mod request;
 mod response;
 pub mod retire;
+mod spans;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -59,6 +61,7 @@ pub async fn run(open: Open, socket: OwnedFd, peer: Option<SocketAddr>, listener
         Ok(relay) => {
             let route = worker.counters.route(facts.route_index());
             route.joined(facts.sort(), facts.handshake.unwrap_or_default());
+            log::opened(worker, &facts);
             joined::start(worker, facts, relay);
         }
         Err(end) => log::ended(worker, &facts, None, &end),

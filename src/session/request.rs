@@ -11,12 +11,13 @@ use super::connect::hash_key;
 use super::facts::{Asked, Facts, Named};
 use super::input::Input;
 use super::worker::Worker;
-use super::{Leave, Parting, plain};
+use super::{Leave, Parting, plain, spans};
 use crate::error::{End, Kind, Side, Stage};
-use crate::http::fields::{self, Arrival};
+use crate::http::fields::{self, Arrival, TraceHop};
 use crate::http::head::{HeadKind, HeadScanner, RequestHead, ResponseHead};
 use crate::http::reject::{self, Refusal};
 use crate::http::target;
+use crate::http::traceparent::TraceParent;
 use crate::http::upgrade::{Ask, Offer};
 use crate::metrics::UpgradeResult;
 use crate::route::Found;
@@ -91,6 +92,9 @@ fn judge(
         Err(refusal) => return Err(refused(worker, facts, refusal)),
     };
     note(facts, &head);
+    let trusted = facts.peer.is_some_and(|peer| gateway.trusts(peer.ip()));
+    let theirs = TraceParent::of(head.fields());
+    facts.trace = spans::place(worker, theirs, trusted).map(Box::new);
     let offer = Offer::of(&head).map_err(|refusal| refused(worker, facts, refusal))?;
     if offer.tokens.is_empty() {
         return Err(plain::answer(worker, facts, &head));
@@ -116,18 +120,23 @@ fn judge(
     let Admitted { ask, extensions } = admit(worker, facts, &head, index, &offer.tokens)
         .map_err(|refusal| refused(worker, facts, refusal))?;
 
-    let trusted = facts.peer.is_some_and(|peer| gateway.trusts(peer.ip()));
     if trusted {
         name_client(facts, &head);
     }
     let hash_key = hash_key(facts, index, &head);
     let id = facts.id.to_string();
+    let hop = facts
+        .trace
+        .as_ref()
+        .filter(|_| worker.tracer.is_some())
+        .map(|place| TraceHop { parent: place.at, is_continued: place.parent.is_some() });
     let arrival = Arrival {
         peer: facts.peer,
         local_port: plan.ports[usize::from(facts.listener)],
         trusted,
         name: &gateway.name,
         request_id: &id,
+        trace: hop,
     };
     let mut upstream_bytes = Vec::with_capacity(head_bytes.len() + 512);
     fields::write_request(&head, &ask, &arrival, &mut upstream_bytes)
@@ -146,14 +155,17 @@ fn judge(
     })
 }
 
-/// Notes for the log what was asked. Query strings are left out: they hold tokens.
+/// Notes for the log and the operator what was asked, without what is to be hidden. Query strings are left out: they
+/// hold tokens.
 fn note(facts: &mut Facts, head: &RequestHead<'_>) {
+    let plan = facts.plan();
+    let rules = &plan.config.gateway.log;
     let user_agent = head.fields().only("user-agent").ok();
     facts.asked = Some(Box::new(Asked {
         method: head.method().into(),
-        host: head.route_host().unwrap_or_default().into(),
-        path: head.path().into(),
-        user_agent: user_agent.map(|value| String::from_utf8_lossy(value).into()),
+        host: rules.redacted(head.route_host().unwrap_or_default()),
+        path: rules.redacted(head.path()),
+        user_agent: user_agent.map(|value| rules.redacted(&String::from_utf8_lossy(value))),
         upgrade: None,
     }));
 }
@@ -179,7 +191,7 @@ fn name_client(facts: &mut Facts, head: &RequestHead<'_>) {
         .ok()
         .filter(|id| fields::is_request_id(id))
         .and_then(|id| str::from_utf8(id).ok())
-        .map(Into::into);
+        .map(|id| plan.config.gateway.log.redacted(id));
     facts.named = Some(Box::new(Named { client, request_id }));
 }
 
@@ -247,6 +259,7 @@ impl Facts {
             named: None,
             asked: None,
             packed: None,
+            trace: None,
             status: None,
             accepted: Instant::now(),
             handshake: None,

@@ -13,6 +13,7 @@ use super::plan::Plan;
 use super::registry::{Moved, Order, Registry, Windows};
 use crate::metrics::Counters;
 use crate::relay::Kit;
+use crate::trace::Tracer;
 use crate::ws::deflate::InflaterBudget;
 
 /// Answers a request that asks for no upgrade with a complete response.
@@ -37,6 +38,8 @@ pub struct Worker {
     pub registry: Registry,
     /// Where its log lines go.
     pub log: LogSender,
+    /// Where its spans go, if anywhere.
+    pub tracer: Option<Tracer>,
     /// Hands a session to another worker; gives it back when that worker is gone.
     pub hand_over: HandOver,
     /// Answers plain requests, by method and target, where something does: the test page in demo mode.

@@ -115,6 +115,15 @@ impl Program {
         }
     }
 
+    /// All that comes on stderr until it is closed.
+    pub fn diagnostics_to_end(&self) -> String {
+        let mut said = String::new();
+        while let Ok(line) = self.stderr.recv_timeout(BOUND) {
+            said = format!("{said}{line}\n");
+        }
+        said
+    }
+
     /// Sends a signal by its name without SIG. The shell's own `kill` needs no unsafe code.
     pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());

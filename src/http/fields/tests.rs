@@ -24,6 +24,7 @@ fn arrival(trusted: bool) -> Arrival<'static> {
         trusted,
         name: "gw",
         request_id: "ID",
+        trace: None,
     }
 }
 
@@ -446,4 +447,26 @@ fn an_offer_of_extensions_is_replaced_or_dropped_as_a_whole() {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(lines(&text, "sec-websocket-extensions"), expected);
     }
+}
+
+#[test]
+fn a_trace_goes_on_as_it_came_or_with_our_own_span_as_the_parent() {
+    const THEIRS: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let of = |trace| {
+        let fields = format!("Upgrade: raw|traceparent: {THEIRS}|TraceParent: bad|tracestate: a=1");
+        let text = forwarded(&fields, &Arrival { trace, ..arrival(false) }).unwrap();
+        let found =
+            |name| lines(&text, name).iter().map(|line| line.to_string()).collect::<Vec<_>>();
+        [found("traceparent"), found("tracestate")].concat()
+    };
+    let theirs = format!("traceparent: {THEIRS}");
+    assert_eq!(
+        of(None),
+        [&theirs, "TraceParent: bad", "tracestate: a=1"],
+        "not even a bad one changes"
+    );
+    let parent = TraceParent { trace_id: 1, span_id: 2, flags: 1 };
+    let ours = format!("traceparent: {parent}");
+    assert_eq!(of(Some(TraceHop { parent, is_continued: true })), [&ours, "tracestate: a=1"]);
+    assert_eq!(of(Some(TraceHop { parent, is_continued: false })), [&*ours]);
 }

@@ -1,5 +1,5 @@
 //! The files of a gateway that runs, as landlock rules: reading what name lookups, the C library and a reload
-//! read, sockets in the folders of listeners, nothing else; no signal to other processes, no connection to
+//! read, the log in its folder, sockets in those of listeners, nothing else; no signal to other processes, no connection to
 //! abstract sockets. A connection that exists is not looked at again.
 //!
 //! A rule holds for the file itself, not for its name, so what is replaced by renaming needs a rule for its folder.
@@ -32,6 +32,7 @@ pub(super) fn restrict(needs: &Needs) -> Result<u32, Refused> {
 
 fn ruleset(needs: &Needs) -> Result<landlock::RestrictionStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let write = AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::ReadDir;
     let sockets = AccessFs::ReadDir | AccessFs::MakeSock | AccessFs::RemoveFile;
     let made = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -39,6 +40,7 @@ fn ruleset(needs: &Needs) -> Result<landlock::RestrictionStatus, RulesetError> {
         .scope(Scope::from_all(VERSION))?
         .create()?
         .add_rules(path_beneath_rules(&needs.read, read))?
+        .add_rules(path_beneath_rules(&needs.write, write))?
         .add_rules(path_beneath_rules(&needs.sockets, sockets))?;
     made.restrict_self()
 }

@@ -23,6 +23,8 @@ pub struct Needs {
     pub uring: bool,
     /// Files and folders that it reads, with all that is below them. What is not there is passed over.
     pub read: Vec<PathBuf>,
+    /// Folders in which it makes files and writes to them.
+    pub write: Vec<PathBuf>,
     /// Folders in which it makes and removes sockets.
     pub sockets: Vec<PathBuf>,
 }

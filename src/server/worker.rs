@@ -60,6 +60,7 @@ pub(super) fn main(
     log: LogSender,
     ready: &mpsc::Sender<io::Result<()>>,
 ) -> bool {
+    crate::sys::alloc::use_own_lists();
     let uring = shared.uring;
     let others = Arc::clone(&shared.controls);
     let work = async move {

@@ -8,6 +8,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 /// The alignment that is served here, and the step between sizes.
 const LINE: usize = 128;
@@ -26,10 +27,38 @@ struct Free {
     next: *mut Free,
 }
 
+type Lists = [Cell<*mut Free>; CLASSES];
+
 thread_local! {
-    /// Free blocks by size. No destructor, so it may be used for as long as the thread allocates; what a
-    /// thread leaves behind at its end is lost, which for worker threads is the end of the process.
-    static LISTS: [Cell<*mut Free>; CLASSES] = const { [const { Cell::new(ptr::null_mut()) }; CLASSES] };
+    /// Free blocks by size, of a thread that has asked for lists of its own. No destructor, so they may be used for
+    /// as long as the thread allocates; what it leaves behind at its end is lost, and workers end with the process.
+    static LISTS: Lists = const { [const { Cell::new(ptr::null_mut()) }; CLASSES] };
+    static HAS_LISTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Those of all other threads: what one of them allocates another may free, as with a task for a thread that may
+/// block. In lists of the two it would pile up with the second.
+static SHARED: Mutex<Shared> = Mutex::new(Shared([const { Cell::new(ptr::null_mut()) }; CLASSES]));
+
+struct Shared(Lists);
+
+// JUSTIFICATION: a static needs it, and the lists are pointers.
+// SAFETY: free blocks belong to nobody, so any thread may have them; the mutex lets one at a time.
+unsafe impl Send for Shared {}
+
+/// This thread frees what it allocates, and gets lists of its own: no lock, and blocks that are in its cache.
+pub fn use_own_lists() {
+    HAS_LISTS.set(true);
+}
+
+/// Lets `work` have the list of a class.
+fn with_list<T>(class: usize, work: impl FnOnce(&Cell<*mut Free>) -> T) -> T {
+    if HAS_LISTS.get() {
+        return LISTS.with(|lists| work(&lists[class]));
+    }
+    // Nothing panics with the lock held; and if it did, the lists would still be lists.
+    let shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    work(&shared.0[class])
 }
 
 /// The list that serves `layout`, if one does.
@@ -40,8 +69,8 @@ fn class(layout: Layout) -> Option<usize> {
 
 // JUSTIFICATION: an allocator cannot be written without `unsafe`; without it sessions that were
 // opened at the same time cost several times as much.
-// SAFETY: a block is either on one list or with one caller: `alloc` takes it off a list of the current
-// thread, which no other thread can reach, and `dealloc` puts it on one. All blocks of a class have the
+// SAFETY: a block is either on one list or with one caller: `alloc` takes it off a list that no other thread can
+// reach meanwhile, the current thread's or one under the lock, and `dealloc` puts it on one. All blocks of a class have the
 // class' size, are aligned to LINE, and belong to chunks that are never given back. A caller passes the
 // same layout to `dealloc` as to `alloc` (the trait's contract), so a block returns to its own class,
 // and what the system gave goes back to the system. Nothing here panics or allocates through itself.
@@ -51,8 +80,7 @@ unsafe impl GlobalAlloc for LineAllocator {
             // SAFETY: the caller's layout is passed on as it is.
             return unsafe { System.alloc(layout) };
         };
-        LISTS.with(|lists| {
-            let list = &lists[class];
+        with_list(class, |list| {
             if list.get().is_null() {
                 refill(list, (class + 1) * LINE);
             }
@@ -71,10 +99,10 @@ unsafe impl GlobalAlloc for LineAllocator {
             return unsafe { System.dealloc(pointer, layout) };
         };
         let block: *mut Free = pointer.cast();
-        LISTS.with(|lists| {
+        with_list(class, |list| {
             // SAFETY: the caller gives the block up; it is large and aligned enough for one pointer.
-            unsafe { block.write(Free { next: lists[class].get() }) };
-            lists[class].set(block);
+            unsafe { block.write(Free { next: list.get() }) };
+            list.set(block);
         });
     }
 }
@@ -116,7 +144,28 @@ mod tests {
     }
 
     #[test]
+    fn what_one_thread_allocates_and_another_frees_is_used_again() {
+        // A size that nobody else here asks for.
+        let layout = Layout::from_size_align(LINE * 37, LINE).expect("a layout");
+        // SAFETY: the layout is not empty; each block is given back once, with its layout.
+        let alloc = move || unsafe { LineAllocator.alloc(layout).expose_provenance() };
+        let first = alloc();
+        for _ in 0..1000 {
+            let block = alloc();
+            let freeing = std::thread::spawn(move || {
+                let block = ptr::with_exposed_provenance_mut(block);
+                // SAFETY: as above.
+                unsafe { LineAllocator.dealloc(block, layout) };
+            });
+            freeing.join().expect("no panic");
+        }
+        // One chunk was enough.
+        assert!(alloc().abs_diff(first) < CHUNK);
+    }
+
+    #[test]
     fn blocks_are_aligned_apart_and_used_again() {
+        use_own_lists();
         let layout = Layout::from_size_align(384, LINE).expect("a layout");
         // SAFETY: the layout is not empty; each block is given back once, with its layout.
         unsafe {

@@ -41,10 +41,13 @@ use self::worker::Shared;
 use crate::admin::{Address, Admin, Subject};
 pub use crate::admin::{Difference, NotReloaded, Reloaded};
 use crate::config::{self, Config, Endpoint, EndpointTarget};
+use crate::error::Kind;
 use crate::metrics::{Counters, Snapshot};
 use crate::relay::pool::PipeBudget;
 pub use crate::session::access_log::AccessLog;
 use crate::session::access_log::{LogSender, LogWriter};
+use crate::session::depart::{Leaving, Whose};
+use crate::session::joined::GOING_AWAY;
 use crate::session::load::Loads;
 use crate::session::plan::Plan;
 pub use crate::session::question::SessionView;
@@ -422,9 +425,11 @@ fn spawn(
 fn on_close(shared: &Shared) -> OnClose {
     let controls = Arc::clone(&shared.controls);
     Arc::new(move |endpoint, over| {
+        let whose = Whose::Unhealthy(Arc::clone(endpoint), endpoint.changes());
+        let leaving = Arc::new(Leaving::new(whose, over, || Kind::EndpointUnhealthy, GOING_AWAY));
         for control in controls.iter() {
             // A worker that has ended has no sessions.
-            let _ = control.send(Control::Depart { endpoint: Arc::clone(endpoint), over });
+            let _ = control.send(Control::Depart(Arc::clone(&leaving)));
         }
     })
 }

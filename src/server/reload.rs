@@ -18,8 +18,11 @@ use super::slots::{self, Placed};
 use super::{plans, tcp_options};
 use crate::admin::{Listeners, NotReloaded, Reloaded, Reloads};
 use crate::config::{Config, Faults, Gateway, Listen, OnChange, Route};
+use crate::error::Kind;
 use crate::metrics::{Counters, RouteSnapshot};
 use crate::route::Routes;
+use crate::session::depart::{Leaving, Whose};
+use crate::session::joined::SERVICE_RESTART;
 use crate::session::plan::Plan;
 use crate::sys::net::TcpOptions;
 use crate::sys::probe::Probe;
@@ -320,9 +323,13 @@ impl Reloader {
                 OnChange::Drain => plan.config.gateway.drain,
                 OnChange::Close => Duration::ZERO,
             };
+            let whose = Whose::Retired(slot);
+            let leaving = Leaving::new(whose, over, || Kind::RouteChanged, SERVICE_RESTART);
+            // Exchanges that are under way become sessions there.
+            let leaving = Arc::new(leaving.until(over + route.timeouts.handshake));
             for control in self.controls.iter() {
                 // A worker that has ended has no sessions.
-                let _ = control.send(Control::Retire { slot, over });
+                let _ = control.send(Control::Depart(Arc::clone(&leaving)));
             }
         }
     }

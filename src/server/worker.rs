@@ -28,7 +28,6 @@ use crate::session::load::Loads;
 use crate::session::plan::Plan;
 use crate::session::question;
 use crate::session::registry::{Order, Registry};
-use crate::session::retire::retire;
 use crate::session::worker::{Page, Worker};
 use crate::sys::net::Acceptor;
 use crate::sys::reactor::{Reactor, park_current};
@@ -134,15 +133,12 @@ async fn serve(
         match next_control(worker, &mut control, deadline, &mut servants).await {
             Some(Control::Admit(accepted)) => listener::admit(accepted, worker),
             Some(Control::Adopt(moved)) => joined::adopt(worker, *moved),
-            Some(Control::Depart { endpoint, over }) => {
-                tokio::task::spawn_local(depart(Rc::clone(worker), endpoint, over));
+            Some(Control::Depart(leaving)) => {
+                tokio::task::spawn_local(depart(Rc::clone(worker), leaving));
             }
             Some(Control::Follow { open, close, done }) => {
                 servants.follow(worker, open, &close, &others).await;
                 drop(done);
-            }
-            Some(Control::Retire { slot, over }) => {
-                tokio::task::spawn_local(retire(Rc::clone(worker), slot, over));
             }
             Some(Control::Sessions(reply)) => {
                 let _ = reply.send(worker.registry.view(worker.index));

@@ -24,7 +24,6 @@ mod log_file;
 mod plain;
 mod request;
 mod response;
-pub mod retire;
 mod spans;
 
 use std::future::{Future, poll_fn};

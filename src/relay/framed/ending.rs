@@ -225,7 +225,7 @@ impl Following {
 
 impl Framed {
     /// Whether the session is being ended.
-    pub(super) fn is_ending(&self) -> bool {
+    pub(in super::super) fn is_ending(&self) -> bool {
         self.ending.is_some()
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -18,8 +19,8 @@ use crate::sys::reactor::Doorbell;
 /// What a worker can be told.
 #[derive(Debug)]
 pub(super) enum Control {
-    /// Stop accepting, end when the sessions have.
-    Drain,
+    /// Stop accepting, end when the sessions have, and then at the latest.
+    Drain(Instant),
     /// End now.
     Stop,
     /// Serve a connection that another worker accepted.

@@ -23,6 +23,7 @@ use crate::relay::Kit;
 use crate::relay::pool::PipeBudget;
 use crate::session::access_log::LogSender;
 use crate::session::depart::depart;
+use crate::session::drains::Drains;
 use crate::session::joined;
 use crate::session::load::Loads;
 use crate::session::plan::Plan;
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     pub inflaters: Arc<InflaterBudget>,
     pub counters: Arc<[Arc<Counters>]>,
     pub controls: Arc<[Controller]>,
+    pub drains: Arc<Drains>,
     pub loads: Arc<Loads>,
     pub tracer: Option<Tracer>,
     pub uring: bool,
@@ -151,9 +153,9 @@ async fn serve(
                 let _ = reply.send(());
             }
             Some(Control::Ask(question)) => question::answer(worker, question),
-            Some(Control::Drain) => {
+            Some(Control::Drain(until)) => {
                 servants.stop_accepting(worker).await;
-                deadline.get_or_insert_with(|| Instant::now() + worker.plan().config.gateway.drain);
+                deadline = Some(deadline.map_or(until, |before: Instant| before.min(until)));
             }
             Some(Control::Stop) | None => break,
         }
@@ -334,7 +336,8 @@ fn acceptors(sockets: Vec<OwnedFd>, reactor: &Rc<Reactor>) -> io::Result<Vec<Acc
 }
 
 fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker> {
-    let Shared { plans, budget, inflaters, counters: all, controls, loads, tracer, .. } = shared;
+    let Shared { plans, budget, inflaters, counters: all, controls, drains, loads, tracer, .. } =
+        shared;
     let config = Arc::clone(&plans.load().config);
     let counters = Arc::clone(&all[index]);
     let page = config.demo.then(|| -> Page {
@@ -363,6 +366,7 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
         }),
         page,
         balances,
+        drains,
         loads,
         accepted_lately: Cell::new(0),
         connections: Cell::new(0),

@@ -78,8 +78,8 @@ impl Whose {
 }
 
 impl Leaving {
-    /// From now on, `over` this time. Sessions that are accepted later stay: they get there knowing. An inspected
-    /// one is told with a Close of this `code`; an opaque one is closed at once, unless there is a deadline.
+    /// From now on, `over` this time. An inspected session is told with a Close of this `code`; an opaque one is
+    /// closed at once, unless there is a deadline.
     pub fn new(whose: Whose, over: Duration, kind: fn() -> Kind, code: u16) -> Leaving {
         Leaving {
             whose,
@@ -147,10 +147,13 @@ impl Leaving {
     }
 
     fn concerns(&self, seat: &Seat) -> bool {
-        seat.with_joined(|joined| {
-            joined.facts.accepted < self.began && self.whose.are(&joined.facts)
-        })
-        .unwrap_or(false)
+        let concerns = |facts: &Facts| {
+            // An endpoint that is unhealthy may be the last resort; what drains gets none of those at all.
+            let came_knowing =
+                matches!(self.whose, Whose::Unhealthy(..)) && facts.accepted >= self.began;
+            !came_knowing && self.whose.are(facts)
+        };
+        seat.with_joined(|joined| concerns(&joined.facts)).unwrap_or(false)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: flags and `UPSPLICE_*` to a [`Config`]. A value that cannot be what its flag wants is a
 //! usage error and clap's to report (exit 2); what only shows together with the file is a fault (exit 78).
 
+mod drain;
 mod steer;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 
+pub use self::drain::DrainVerb;
 pub use self::steer::{
     Chosen, Completions, Reaching, Reload, Routes, SessionsAction, SessionsVerb, manual,
 };
@@ -43,6 +45,8 @@ pub enum Verb {
     Routes(Routes),
     /// Let a running gateway read its configuration file again; a bad one changes nothing.
     Reload(Reload),
+    /// Let the sessions of a running gateway, of a route or of an endpoint leave, spread over a time.
+    Drain(DrainVerb),
     /// Print the completions of this command line for a shell.
     Completions(Completions),
     /// Print the manual page.

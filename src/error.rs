@@ -65,6 +65,8 @@ pub enum Kind {
     EndpointUnhealthy,
     /// A reload changed its route, or took it away, and the route ends its sessions then.
     RouteChanged,
+    /// The gateway, its route or its endpoint drains, and it was told to leave or not let in.
+    Drained,
     /// The engine cannot carry the session and `no_fallback` forbids another.
     EngineRefused,
     /// A system call failed; `call` is its man-page name.
@@ -112,7 +114,7 @@ impl Stage {
 
 impl Kind {
     /// The words of all kinds, in the order of their counters.
-    pub const WORDS: [&'static str; 19] = [
+    pub const WORDS: [&'static str; 20] = [
         "completed",
         "no_request",
         "truncated",
@@ -130,6 +132,7 @@ impl Kind {
         "heartbeat_timeout",
         "endpoint_unhealthy",
         "route_changed",
+        "drained",
         "engine_refused",
         "io",
     ];
@@ -159,8 +162,9 @@ impl Kind {
             Kind::HeartbeatTimeout => 14,
             Kind::EndpointUnhealthy => 15,
             Kind::RouteChanged => 16,
-            Kind::EngineRefused => 17,
-            Kind::Io { .. } => 18,
+            Kind::Drained => 17,
+            Kind::EngineRefused => 18,
+            Kind::Io { .. } => 19,
         }
     }
 

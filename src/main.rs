@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -11,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use upsplice::admin::client::{Client, Failed, target};
 use upsplice::admin::print;
-use upsplice::cli::{self, Chosen, Probe, Reaching, Run, SessionsAction, Verb};
+use upsplice::cli::{self, Chosen, DrainVerb, Probe, Reaching, Run, SessionsAction, Verb};
 use upsplice::config::Faults;
 use upsplice::config::log::{LogFormat, LogRules};
 use upsplice::server::bench::load::Plan;
@@ -28,6 +29,8 @@ const EXIT_NO_GATEWAY: u8 = 69;
 const EXIT_NOT_FOUND: u8 = 66;
 /// Sessions that are asked for at once: as many as the API gives.
 const PAGE: u64 = 1000;
+/// Between two looks at a drain that is waited for.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
     let done = match cli::parse().verb {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         }
         Verb::Probe(flags) => probe(flags),
         Verb::Sessions(flags) => sessions(flags.action),
+        Verb::Drain(flags) => drain(&flags),
         Verb::Routes(flags) => routes(&flags.reaching),
         Verb::Reload(flags) => reload(&flags.reaching),
         Verb::Completions(flags) => print_all(&flags.text()),
@@ -154,6 +158,34 @@ fn routes(reaching: &Reaching) -> anyhow::Result<()> {
 fn reload(reaching: &Reaching) -> anyhow::Result<()> {
     let answer = connect(reaching)?.post("/v1/reload")?;
     show(reaching, &answer, print::reloaded)
+}
+
+fn drain(flags: &DrainVerb) -> anyhow::Result<()> {
+    let reaching = &flags.reaching;
+    let client = connect(reaching)?;
+    if flags.undo {
+        let undone = client.delete(&target("/v1/drain", &flags.what()))?;
+        return show(reaching, &undone, |drain| print::drain(drain, "takes sessions again"));
+    }
+    let mut drain = client.post(&target("/v1/drain", &flags.parameters()))?;
+    show(reaching, &drain, |drain| print::drain(drain, "drains"))?;
+    while flags.wait && drain["done"] != true {
+        std::thread::sleep(PROGRESS_PERIOD);
+        let now = match client.get("/v1/drain") {
+            // The process has ended with its last session.
+            Err(Failed::NoGateway { .. }) if drain["stop"] == true => return Ok(()),
+            now => now?,
+        };
+        let same = ["what", "route", "endpoint"];
+        let mut drains = now["drains"].as_array().into_iter().flatten();
+        let found = drains.find(|now| same.iter().all(|key| now[key] == drain[key]));
+        let Some(now) = found else { bail!("the drain was undone") };
+        if now["left"] != drain["left"] || now["done"] == true {
+            show(reaching, now, |drain| print::drain(drain, "drains"))?;
+        }
+        drain = now.clone();
+    }
+    Ok(())
 }
 
 fn connect(reaching: &Reaching) -> anyhow::Result<Client> {

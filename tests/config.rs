@@ -68,6 +68,7 @@ fn every_key_reaches_the_configuration() {
     let (gateway, seconds) = (&config.gateway, Duration::from_secs);
     assert_eq!((gateway.workers, gateway.runtime), (4, Runtime::Epoll));
     assert_eq!((gateway.drain, gateway.no_fallback), (seconds(60), true));
+    assert_eq!((gateway.drain_over, gateway.drain_rate), (Some(seconds(20)), Some(50)));
     assert!(!gateway.balance);
     assert_eq!((gateway.name.as_str(), gateway.access_log), ("edge-1", false));
     assert!(gateway.trusts("10.9.9.9".parse().unwrap()));
@@ -175,6 +176,18 @@ fn every_key_of_an_inspected_route_reaches_the_configuration() {
 }
 
 #[test]
+fn sessions_are_told_before_those_that_are_left_are_ended() {
+    let route = "[[route]]\nname = \"a\"\nto = [\"127.0.0.1:1\"]\n";
+    let text = format!("[gateway]\ndrain = \"20s\"\ndrain_over = \"20s\"\n{route}");
+    let faults = config::from_toml(&text, "f").expect_err("no time to go");
+    assert_eq!(
+        faults.to_string(),
+        "f:3: [gateway] drain_over: must be shorter than drain (20s): who is told needs time to go"
+    );
+    assert!(config::from_toml(&text.replacen("20s", "21s", 1), "f").is_ok());
+}
+
+#[test]
 fn what_a_route_says_of_inspection_is_kept_where_a_controller_may_ask_for_it() {
     let opaque = "[[route]]\nname = \"a\"\nto = [\"127.0.0.1:1\"]\ninspect = \"payload\"\n";
     let controllers = "[gateway]\ntrusted_controllers = [\"unix\"]\n";
@@ -191,6 +204,7 @@ fn what_the_file_leaves_out_has_the_documented_default() {
     let (gateway, seconds) = (&config.gateway, Duration::from_secs);
     assert!(gateway.workers >= 1 && gateway.balance && gateway.access_log && !gateway.no_fallback);
     assert_eq!((gateway.runtime, gateway.drain), (Runtime::Auto, seconds(30)));
+    assert_eq!((gateway.drain_over, gateway.drain_rate), (None, Some(1000)));
     let limits = &gateway.limits;
     assert_eq!((limits.head_bytes_max, limits.line_bytes_max), (32768, 8192));
     assert_eq!((limits.fields_max, limits.head_data_bytes_max), (100, 65536));

@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode};
 
 use super::query::Query;
 use super::reply::{self, Answer, Problem};
-use super::{Subject, door, health, openmetrics, reload, sessions, tap, view};
+use super::{Subject, door, drain, health, openmetrics, reload, sessions, tap, view};
 use crate::config::Token;
 
 const OPENAPI: &str = include_str!("openapi.json");
@@ -37,7 +37,7 @@ async fn find(gateway: &Arc<Subject>, request: &Request<Incoming>) -> Result<Ans
     let (path, query) = (uri.path(), uri.query());
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let is_get = matches!(*method, Method::GET | Method::HEAD);
-    if !matches!(*segments, ["v1", "sessions", ..]) {
+    if !matches!(*segments, ["v1", "sessions" | "drain", ..]) {
         Query::new(query, &[])?;
     }
     match *segments {
@@ -52,6 +52,9 @@ async fn find(gateway: &Arc<Subject>, request: &Request<Incoming>) -> Result<Ans
         }
         ["v1", "routes"] if is_get => Ok(view::routes(gateway)),
         ["v1", "reload"] if *method == Method::POST => reload::answer(gateway).await,
+        ["v1", "drain"] if is_get => drain::show(gateway, query),
+        ["v1", "drain"] if *method == Method::POST => drain::begin(gateway, query),
+        ["v1", "drain"] if *method == Method::DELETE => drain::undo(gateway, query),
         ["v1", "sessions"] if is_get => sessions::list(gateway, query).await,
         ["v1", "sessions"] if *method == Method::DELETE => sessions::kill(gateway, query).await,
         ["v1", "sessions", id, "tap"] if *method == Method::GET => {
@@ -65,6 +68,7 @@ async fn find(gateway: &Arc<Subject>, request: &Request<Incoming>) -> Result<Ans
             Ok(reply::not_allowed("GET, HEAD"))
         }
         ["v1", "reload"] => Ok(reply::not_allowed("POST")),
+        ["v1", "drain"] => Ok(reply::not_allowed("GET, HEAD, POST, DELETE")),
         ["v1", "sessions", _, "tap"] => Ok(reply::not_allowed("GET")),
         ["v1", "sessions"] | ["v1", "sessions", _] => Ok(reply::not_allowed("GET, HEAD, DELETE")),
         _ => Err(Problem::new(

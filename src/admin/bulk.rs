@@ -57,7 +57,8 @@ impl Pace {
     }
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+/// Sessions per second.
+pub(super) fn rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).parse().ok();
     let number = number.filter(|rate| (0.01..=RATE_MAX).contains(rate));
     number.ok_or_else(|| {

@@ -35,8 +35,11 @@ pub(super) async fn live(gateway: &Subject) -> Answer {
 /// `GET /readyz`: whether new connections should come here.
 pub(super) fn ready(gateway: &Subject) -> Answer {
     let mut reasons = Vec::new();
-    if gateway.workers.is_draining() {
+    let drains = gateway.workers.drains();
+    if drains.is_ending() {
         reasons.push("the gateway drains: it accepts nothing new".to_owned());
+    } else if drains.is_gateway_draining() {
+        reasons.push("the gateway drains: it refuses new sessions".to_owned());
     }
     let gone = (0..gateway.workers.count()).filter(|&worker| gateway.workers.is_gone(worker));
     reasons.extend(gone.map(|worker| format!("worker {worker} has ended")));

@@ -12,6 +12,7 @@ pub mod print;
 mod api;
 mod bulk;
 mod door;
+mod drain;
 mod family;
 mod health;
 mod openmetrics;
@@ -36,6 +37,7 @@ use tokio::sync::{Semaphore, oneshot};
 pub use self::door::{Address, Door};
 pub use self::reload::{Difference, Listeners, NotReloaded, Reloaded, Reloads};
 use crate::metrics::{Counters, RouteSnapshot};
+use crate::session::drains::{Drain, Drains};
 use crate::session::plan::Plan;
 use crate::session::question::Question;
 
@@ -50,8 +52,6 @@ pub trait Workers: Send + Sync {
     fn ask(&self, worker: usize, question: Question) -> bool;
     /// Whether that worker has ended.
     fn is_gone(&self, worker: usize) -> bool;
-    /// Whether the gateway takes no new connections, and ends with its sessions.
-    fn is_draining(&self) -> bool;
     /// Reads the configuration again, and goes by it from now on. May block.
     ///
     /// # Errors
@@ -60,6 +60,10 @@ pub trait Workers: Send + Sync {
     fn reload(&self) -> Result<Reloaded, NotReloaded>;
     /// What came of the reloads so far.
     fn reloads(&self) -> Reloads;
+    /// What drains.
+    fn drains(&self) -> &Drains;
+    /// Begins a drain; false when too many go on.
+    fn drain(&self, drain: Drain) -> bool;
 }
 
 /// The gateway that is looked at.

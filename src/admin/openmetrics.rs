@@ -31,8 +31,11 @@ struct Page {
     /// By name; the last is of requests without a route.
     routes: Vec<(String, RouteSnapshot)>,
     upstreams: Vec<UpstreamView>,
-    is_draining: bool,
     reloads: Reloads,
+    /// How many drains go on.
+    drains: u64,
+    /// Sessions that are left of them, and those that were told to leave so far.
+    drained: [u64; 2],
     /// When the configuration was taken up, in seconds since 1970.
     since: f64,
 }
@@ -40,7 +43,7 @@ struct Page {
 /// `GET /metrics`; in the format of before OpenMetrics for those who want `text/plain`, and not this.
 pub(super) fn answer(gateway: &Subject, accept: Option<&str>) -> Answer {
     let counters = || gateway.counters.iter();
-    let plan = gateway.plan();
+    let (plan, drains) = (gateway.plan(), gateway.workers.drains());
     let unrouted = RouteSnapshot::of(counters().map(|worker| worker.route(None)));
     let named =
         plan.names().into_iter().map(|name| (name.to_owned(), gateway.counts_of(&plan, name)));
@@ -48,8 +51,9 @@ pub(super) fn answer(gateway: &Subject, accept: Option<&str>) -> Answer {
         sum: Snapshot::of(counters().map(AsRef::as_ref)),
         routes: named.chain([(NO_ROUTE.to_owned(), unrouted)]).collect(),
         upstreams: plan.upstreams.view(&plan.live),
-        is_draining: gateway.workers.is_draining(),
         reloads: gateway.workers.reloads(),
+        drains: drains.all().len() as u64,
+        drained: [drains.left(&gateway.counters), drains.told()],
         since: plan.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
     };
     let mut registry = Registry::default();
@@ -124,11 +128,12 @@ impl Page {
         page.counter("upsplice_access_log_write_failures", help, sum.log_write_failures)?;
         let help = "Spans, by what became of them.";
         page.counters("upsplice_spans", help, words("result", &sum.spans))?;
-        let help = "Whether the gateway drains: 1, or 0.";
-        page.gauge("upsplice_drain_active", help, u64::from(self.is_draining))?;
-        let help = "Sessions that a drain still waits for.";
-        let remaining = if self.is_draining { sum.sessions_open } else { 0 };
-        page.gauge("upsplice_drain_sessions_remaining", help, remaining)
+        let help = "Drains that go on: of the gateway, of routes, of endpoints.";
+        page.gauge("upsplice_drain_active", help, self.drains)?;
+        let [left, told] = self.drained;
+        let help = "Sessions that are left of what drains.";
+        page.gauge("upsplice_drain_sessions_remaining", help, left)?;
+        page.counter("upsplice_drain_closed", "Sessions that a drain told to leave.", told)
     }
 
     fn sessions(&self, page: &mut Families<'_>) -> fmt::Result {

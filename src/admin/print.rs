@@ -94,6 +94,19 @@ pub fn routes(routes: &[Value]) -> String {
     table(&columns, routes.iter().map(row))
 }
 
+/// One line of a drain, and what becomes of it.
+pub fn drain(drain: &Value, becomes: &str) -> String {
+    let route = drain["route"].as_str();
+    let what = match (route, drain["endpoint"].as_str()) {
+        (None, None) => "the gateway".to_owned(),
+        (Some(route), None) => format!("route {route}"),
+        (None, Some(endpoint)) => format!("endpoint {endpoint}"),
+        (Some(route), Some(endpoint)) => format!("endpoint {endpoint} of route {route}"),
+    };
+    let time = drain["age_seconds"].as_f64().unwrap_or_default();
+    format!("{what} {becomes}: {time:.1} s, {} told, {} left\n", drain["closed"], drain["left"])
+}
+
 /// One fact per line, whatever they are.
 pub fn facts(value: &Value) -> String {
     let mut out = String::new();
@@ -270,6 +283,21 @@ mod tests {
                  paused to_upstream, half-closed",
             ]
         );
+    }
+
+    #[test]
+    fn a_drain_is_one_line_that_says_of_what() {
+        let mut value = json!({"age_seconds": 1.26, "closed": 3, "left": 4});
+        for (key, name, expected) in [
+            ("what", "gateway", "the gateway drains: 1.3 s, 3 told, 4 left\n"),
+            ("endpoint", "a:1", "endpoint a:1 drains: 1.3 s, 3 told, 4 left\n"),
+            ("route", "chat", "endpoint a:1 of route chat drains: 1.3 s, 3 told, 4 left\n"),
+        ] {
+            value[key] = name.into();
+            assert_eq!(drain(&value, "drains"), expected);
+        }
+        value["endpoint"] = Value::Null;
+        assert!(drain(&value, "x").starts_with("route chat x: "));
     }
 
     #[test]

@@ -78,24 +78,23 @@ impl Query {
         FILTERS.iter().any(|name| self.text(name).is_some())
     }
 
+    /// The slots of the route that is named, if one is.
+    pub fn slots(&self, gateway: &Subject) -> Result<Option<Vec<usize>>, Problem> {
+        let Some(name) = self.text("route") else { return Ok(None) };
+        let plan = gateway.plan();
+        let slots = plan.slots_of(name);
+        if slots.is_empty() {
+            let hint = format!("there are: {}", plan.names().join(", "));
+            return Err(Problem::new(StatusCode::NOT_FOUND, format!("no route {name:?}"), hint));
+        }
+        Ok(Some(slots))
+    }
+
     /// Which sessions are chosen.
     pub fn filter(&self, gateway: &Subject) -> Result<Filter, Problem> {
-        let routes = self.text("route").map(|name| {
-            let plan = gateway.plan();
-            let slots = plan.slots_of(name);
-            if slots.is_empty() {
-                let hint = format!("there are: {}", plan.names().join(", "));
-                return Err(Problem::new(
-                    StatusCode::NOT_FOUND,
-                    format!("no route {name:?}"),
-                    hint,
-                ));
-            }
-            Ok(slots)
-        });
         Ok(Filter {
             id: None,
-            routes: routes.transpose()?,
+            routes: self.slots(gateway)?,
             endpoint: self.text("endpoint").map(str::to_owned),
             client: self.read("client", value::network)?,
             mode: self.read("mode", value::mode)?,

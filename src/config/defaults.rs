@@ -20,6 +20,8 @@ impl Default for Gateway {
             busy_poll: Duration::ZERO,
             balance: true,
             drain: Duration::from_secs(30),
+            drain_over: None,
+            drain_rate: Some(1000),
             no_fallback: false,
             name: "upsplice".to_owned(),
             trusted_proxies: Vec::new(),

@@ -25,6 +25,8 @@ use super::{
 const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
 /// A limit beyond this is a slip of the finger; "off" is how to say none.
 const BYTES_MAX: u64 = 1 << 40;
+/// More sessions per second than any gateway ends.
+const DRAIN_RATE_MAX: u32 = 100_000;
 /// An idle session may well be meant to last.
 const LONG_TIMER: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600);
@@ -61,6 +63,9 @@ fn gateway(section: Section) -> Gateway {
         busy_poll: section.text("busy_poll", value::busy_poll).unwrap_or(default.busy_poll),
         balance: section.switch("balance").unwrap_or(default.balance),
         drain: duration(&section, "drain", TIMER).unwrap_or(default.drain),
+        drain_over: duration_or_off(&section, "drain_over", TIMER).unwrap_or(default.drain_over),
+        drain_rate: count_or_off(&section, "drain_rate", DRAIN_RATE_MAX)
+            .unwrap_or(default.drain_rate),
         no_fallback: section.switch("no_fallback").unwrap_or(default.no_fallback),
         name: section.text("name", value::gateway_name).unwrap_or(default.name),
         trusted_proxies: section
@@ -82,6 +87,14 @@ fn gateway(section: Section) -> Gateway {
     };
     if let (None, Some(group)) = (&gateway.user, section.value("group")) {
         section.refuse("group", group.at, "means nothing without user; name that, too");
+    }
+    if let (Some(over), Some(value)) = (gateway.drain_over, section.value("drain_over"))
+        && over >= gateway.drain
+    {
+        let drain = gateway.drain;
+        let problem =
+            format_args!("must be shorter than drain ({drain:?}): who is told needs time to go");
+        section.refuse("drain_over", value.at, problem);
     }
     admin::check(&section, gateway.admin.as_ref());
     section.end();

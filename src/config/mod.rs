@@ -64,6 +64,11 @@ pub struct Gateway {
     pub balance: bool,
     /// How long sessions may go on after SIGTERM.
     pub drain: Duration,
+    /// Over which time SIGTERM tells them to leave; `None`, the default: they are waited for.
+    pub drain_over: Option<Duration>,
+    /// How many sessions a drain tells to leave per second at most, of the whole gateway; `None`: any number.
+    /// Default 1,000: their clients come back somewhere, all at once if nobody prevents it.
+    pub drain_rate: Option<u32>,
     /// Refuse a session rather than carry it by another engine than the one configured.
     pub no_fallback: bool,
     /// The name in `Via` and in the loop check (RFC 9110 §7.6.3). A token.

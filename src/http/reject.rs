@@ -99,6 +99,14 @@ pub fn failure(status: u16, end: &End, name: &str) -> Vec<u8> {
     write(status, "close", &extra, &format!("{name}: {said}.\n"))
 }
 
+/// The answer to a request for what drains. Whoever asks may do so again in so many seconds.
+pub fn drained(retry_after: u32, name: &str) -> Vec<u8> {
+    let extra = format!(
+        "Proxy-Status: {name}; error=destination_unavailable\r\nRetry-After: {retry_after}\r\n"
+    );
+    write(503, "close", &extra, &format!("{name}: no new sessions here for now.\n"))
+}
+
 /// A complete response as the answer to HEAD: the same head, no body (RFC 9110 §9.3.2).
 pub fn without_body(mut response: Vec<u8>) -> Vec<u8> {
     let end = response.windows(4).position(|four| four == b"\r\n\r\n");

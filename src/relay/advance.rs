@@ -60,6 +60,7 @@ impl ReadyRelay {
                         return Ok(false);
                     }
                 }
+                Step::Fill if self.has_heard() => self.source_ended(direction),
                 Step::Fill if allowance == 0 => return Ok(true),
                 Step::Fill if took > 0 && self.is_drained(direction, took) => {
                     self.watch_sink(direction);
@@ -249,7 +250,7 @@ impl ReadyRelay {
         );
         // When this is the last thing that happens the close says it as well. ENOTCONN: the sink is gone
         // already, which its own direction will find out.
-        if !is_last {
+        if !is_last || self.parting.is_some() {
             let _ = sink.shutdown_write();
         }
         self.ways[direction as usize].half.finished();

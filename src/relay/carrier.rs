@@ -70,13 +70,14 @@ impl Relay {
     ///
     /// The sockets cannot be registered with the reactor: no memory, or no room in epoll.
     pub fn resume(mut detached: Detached, kit: Rc<Kit>) -> io::Result<Relay> {
-        let hub = match asks_for_ring(&detached.ways) && detached.framed.is_none() {
+        let is_opaque = detached.framed.is_none() && detached.parting.is_none();
+        let hub = match asks_for_ring(&detached.ways) && is_opaque {
             false => return ReadyRelay::resume(detached, kit).map(Relay::from),
             true => kit.hub(),
         };
         match hub {
             Ok(hub) => {
-                let Detached { downstream, upstream, ways, carried, failure, framed: _ } = detached;
+                let Detached { downstream, upstream, ways, carried, failure, .. } = detached;
                 let live = Rc::new(Live::resumed(carried));
                 if ways.iter().any(|way| !way.half.source_is_open()) {
                     live.set_half_closed();
@@ -146,6 +147,36 @@ impl Relay {
         match &mut self.carrier {
             Carrier::Ready(relay) => relay.leave(end, code),
             Carrier::Ring(_) => Err(end),
+        }
+    }
+
+    /// Ends the session in good order for `end`, an inspected one with a Close of this code to both sides. Its turns go
+    /// on until both have said their end; only an inspected one has a time for that.
+    ///
+    /// # Errors
+    ///
+    /// `end`, when the ring carries it.
+    pub fn part(&mut self, end: End, code: u16) -> Result<(), End> {
+        match &mut self.carrier {
+            Carrier::Ready(relay) => relay.part(end, code),
+            Carrier::Ring(_) => return Err(end),
+        }
+        Ok(())
+    }
+
+    /// Whether it is told to end already.
+    pub fn is_leaving(&self) -> bool {
+        match &self.carrier {
+            Carrier::Ready(relay) => relay.is_leaving(),
+            Carrier::Ring(_) => false,
+        }
+    }
+
+    /// What is reported when it ends like this: the reason why it was told to end, if it was.
+    pub fn reported(&mut self, end: End) -> End {
+        match &mut self.carrier {
+            Carrier::Ready(relay) => relay.reported(end),
+            Carrier::Ring(_) => end,
         }
     }
 

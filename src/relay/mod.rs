@@ -19,6 +19,7 @@ mod carrier;
 mod copy;
 mod framed;
 mod kit;
+mod parting;
 mod splice;
 mod uring;
 mod way;
@@ -34,6 +35,7 @@ pub use self::framed::{Framed, Violation};
 use self::half::{Close, Step};
 pub use self::kit::Kit;
 pub use self::live::{Carried, Live};
+use self::parting::Parting;
 pub use self::way::{HeadData, Way};
 use crate::error::{End, Kind, Side, Stage};
 pub use crate::metrics::{Direction, Engine, Reason};
@@ -51,6 +53,8 @@ struct ReadyRelay {
     failure: Option<Box<Failure>>,
     /// What it knows of its frames, in mode `inspect`.
     framed: Option<Box<Framed>>,
+    /// How it is being ended by us, when it is not inspected.
+    parting: Option<Box<Parting>>,
     live: Live,
     kit: Rc<Kit>,
 }
@@ -81,6 +85,8 @@ pub struct Detached {
     failure: Option<Box<Failure>>,
     /// What it knows of its frames, in mode `inspect`.
     framed: Option<Box<Framed>>,
+    /// How it is being ended by us, when it is not inspected.
+    parting: Option<Box<Parting>>,
 }
 
 /// The first thing that went wrong.
@@ -94,11 +100,14 @@ impl Detached {
     /// Two sockets, both `O_NONBLOCK`, that were joined just now.
     pub fn joined(downstream: OwnedFd, upstream: OwnedFd, ways: [Way; 2]) -> Detached {
         let carried = [&ways[0], &ways[1]].map(Way::begun);
-        Detached { downstream, upstream, ways, carried, failure: None, framed: None }
+        Detached { downstream, upstream, ways, carried, failure: None, framed: None, parting: None }
     }
 
     /// Lets `engine` carry both directions from here on.
     pub fn switch(&mut self, engine: Engine) {
+        if self.parting.is_some() {
+            return;
+        }
         for way in &mut self.ways {
             way.switch(engine);
         }
@@ -126,7 +135,7 @@ impl ReadyRelay {
         to_upstream.eager = downstream.at_urgent_mark();
         to_downstream.eager = upstream.at_urgent_mark();
         let ways = [to_upstream, to_downstream];
-        ReadyRelay { downstream, upstream, ways, failure: None, framed, live, kit }
+        ReadyRelay { downstream, upstream, ways, failure: None, framed, parting: None, live, kit }
     }
 
     /// Goes on with `detached` in the worker of `kit`.
@@ -135,7 +144,8 @@ impl ReadyRelay {
     ///
     /// The sockets cannot be registered with the reactor: no memory, or no room in epoll.
     fn resume(detached: Detached, kit: Rc<Kit>) -> io::Result<ReadyRelay> {
-        let Detached { downstream, upstream, mut ways, carried, failure, mut framed } = detached;
+        let Detached { downstream, upstream, mut ways, carried, failure, mut framed, parting } =
+            detached;
         let downstream = Stream::new(downstream, &kit.reactor)?;
         let upstream = Stream::new(upstream, &kit.reactor)?;
         let live = Live::resumed(carried);
@@ -151,7 +161,7 @@ impl ReadyRelay {
         if let Some(framed) = &mut framed {
             framed.forget_alarms();
         }
-        Ok(ReadyRelay { downstream, upstream, ways, failure, framed, live, kit })
+        Ok(ReadyRelay { downstream, upstream, ways, failure, framed, parting, live, kit })
     }
 
     /// The session with this key is told of events, and nobody else.
@@ -165,7 +175,7 @@ impl ReadyRelay {
         for direction in Direction::BOTH {
             self.unpause(direction);
         }
-        let ReadyRelay { downstream, upstream, ways, failure, framed, live, kit } = self;
+        let ReadyRelay { downstream, upstream, ways, failure, framed, parting, live, kit } = self;
         for way in &ways {
             if way.pipe.is_some() {
                 kit.pool.borrow().lost();
@@ -179,6 +189,7 @@ impl ReadyRelay {
             carried,
             failure,
             framed,
+            parting,
         }
     }
 
@@ -201,6 +212,9 @@ impl ReadyRelay {
     /// Moves what can be moved now. Over when both directions are closed, or one failed and the other has
     /// nothing left to deliver.
     pub fn turn(&mut self) -> Turn {
+        if self.parting.is_some() {
+            return self.turn_parting();
+        }
         let mut spent = false;
         if let Some(framed) = &mut self.framed {
             framed.begin_turn();
@@ -236,6 +250,7 @@ impl ReadyRelay {
                 ends(&self.downstream, &self.upstream, direction).1.reset_on_close();
             }
         }
+        self.reset_who_stays();
         self.discard_held();
         part(end, self.downstream, self.upstream)
     }

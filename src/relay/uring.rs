@@ -109,7 +109,7 @@ impl RingRelay {
         let parts = parts.expect("a socket's operation ends at once when it is cancelled");
         let Parts { downstream, upstream, ways, failure } = parts;
         let carried = Direction::BOTH.map(|direction| self.live.carried(direction));
-        Detached { downstream, upstream, ways, carried, failure, framed: None }
+        Detached { downstream, upstream, ways, carried, failure, framed: None, parting: None }
     }
 
     /// Closes both sockets, as [`super::Relay::close`] says.

@@ -4,23 +4,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::Instant;
 
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
+use crate::session::depart::Leaving;
 use crate::session::load::OnTheWay;
 use crate::session::question::{Question, SessionView};
 use crate::session::registry::{Move, Moved};
 use crate::sys::reactor::Doorbell;
-use crate::upstream::Endpoint;
 
 /// What a worker can be told.
 #[derive(Debug)]
 pub(super) enum Control {
-    /// Stop accepting, end when the sessions have.
-    Drain,
+    /// Stop accepting, end when the sessions have, and then at the latest.
+    Drain(Instant),
     /// End now.
     Stop,
     /// Serve a connection that another worker accepted.
@@ -36,13 +36,8 @@ pub(super) enum Control {
         /// For the answer.
         reply: mpsc::Sender<bool>,
     },
-    /// End the sessions of an unhealthy endpoint, spread over a time.
-    Depart {
-        /// Whose.
-        endpoint: Arc<Endpoint>,
-        /// For how long.
-        over: Duration,
-    },
+    /// Let sessions leave, spread over a time.
+    Depart(Arc<Leaving>),
     /// Go by the plan that is there now: accept at these listeners, by slot, and no more at those.
     Follow {
         /// Sockets of new ones.
@@ -51,13 +46,6 @@ pub(super) enum Control {
         close: Vec<u16>,
         /// Dropped when that is done.
         done: mpsc::Sender<()>,
-    },
-    /// End the sessions of a route that takes no more, spread over a time.
-    Retire {
-        /// Its slot.
-        slot: usize,
-        /// For how long.
-        over: Duration,
     },
     /// List the sessions.
     Sessions(mpsc::Sender<Vec<SessionView>>),

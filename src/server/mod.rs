@@ -9,6 +9,7 @@ mod balance;
 mod bind;
 mod confine;
 mod control;
+mod drain;
 mod listener;
 pub mod notify;
 mod operator;
@@ -21,7 +22,6 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
@@ -33,6 +33,7 @@ use self::bind::SocketFiles;
 pub use self::bind::{Bound, BoundAddress};
 use self::control::{Control, Controller, Controls};
 use self::demo::EchoBackend;
+use self::drain::{Drainer, on_close};
 use self::operator::Operator;
 pub use self::reload::Source;
 use self::reload::{Begun, Reloader};
@@ -45,6 +46,7 @@ use crate::metrics::{Counters, Snapshot};
 use crate::relay::pool::PipeBudget;
 pub use crate::session::access_log::AccessLog;
 use crate::session::access_log::{LogSender, LogWriter};
+pub use crate::session::drains::{Drain, What};
 use crate::session::load::Loads;
 use crate::session::plan::Plan;
 pub use crate::session::question::SessionView;
@@ -53,7 +55,6 @@ use crate::sys::net::TcpOptions;
 use crate::sys::probe::Probe;
 use crate::trace::Exporter;
 pub use crate::upstream::view::{EndpointState, EndpointView, UpstreamView};
-use crate::upstream::watch::OnClose;
 pub use crate::upstream::watch::Resolver;
 
 /// A running gateway: its workers, and the ways to speak to them.
@@ -68,7 +69,7 @@ pub struct Gateway {
     ended: Arc<Notify>,
     plans: Arc<ArcSwap<Plan>>,
     reloader: Arc<Reloader>,
-    draining: Arc<AtomicBool>,
+    drainer: Arc<Drainer>,
     /// Answers until all workers have ended.
     admin: Option<Admin>,
 }
@@ -159,11 +160,17 @@ impl Gateway {
             inflaters: Arc::default(),
             counters: Arc::clone(&counters),
             controls: controllers.clone().into(),
+            drains: Arc::default(),
             loads: Arc::new(Loads::new(workers)),
             tracer,
             uring,
         };
-        let draining = Arc::<AtomicBool>::default();
+        let drainer = Arc::new(Drainer {
+            controls: Arc::clone(&shared.controls),
+            plans: Arc::clone(&shared.plans),
+            drains: Arc::clone(&shared.drains),
+            asked: Notify::new(),
+        });
         let Bound { listening, sockets, socket_files, admin: door } = bound;
         let addresses: Vec<BoundAddress> =
             listening.iter().map(|listening| listening.address.clone()).collect();
@@ -175,11 +182,11 @@ impl Gateway {
             probe,
             counters: Arc::clone(&counters),
             controls: Arc::clone(&shared.controls),
-            draining: Arc::clone(&draining),
+            drains: Arc::clone(&shared.drains),
             socket_files: Arc::clone(&socket_files),
             listening,
             resolver,
-            on_close: on_close(&shared),
+            on_close: on_close(&shared.controls),
         });
         let reloader = match reloader {
             Ok(reloader) => Arc::new(reloader),
@@ -190,7 +197,7 @@ impl Gateway {
         }
         let operator = Operator {
             controls: Arc::clone(&shared.controls),
-            draining: Arc::clone(&draining),
+            drainer: Arc::clone(&drainer),
             reloader: Arc::clone(&reloader),
         };
         let subject = Subject::new(Arc::clone(&plans), Arc::clone(&counters), Box::new(operator));
@@ -206,7 +213,7 @@ impl Gateway {
             ended,
             plans,
             reloader,
-            draining,
+            drainer,
             admin: None,
         };
         match admin {
@@ -300,18 +307,27 @@ impl Gateway {
         })
     }
 
-    /// Stops accepting; sessions go on until they end, or until the `drain` deadline. Returns at once.
+    /// Stops accepting; sessions go on until they end, or until the `drain` deadline, unless the configuration lets
+    /// them be told to leave before. Returns at once.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        for worker in &self.workers {
-            let _ = worker.control.send(Control::Drain);
-        }
+        self.drainer.begin_for_signal();
         self.socket_files.remove();
+    }
+
+    /// Waits until the operator lets the process end with its sessions, or has done so since this was asked last.
+    pub async fn drain_asked(&self) {
+        self.drainer.asked.notified().await;
+    }
+
+    /// What drains, with the number of sessions that are left of it.
+    pub fn drains(&self) -> Vec<(Arc<Drain>, u64)> {
+        let all = self.drainer.drains.all();
+        all.into_iter().map(|drain| (Arc::clone(&drain), drain.left(&self.counters))).collect()
     }
 
     /// Ends all sessions now.
     pub fn stop_now(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.drainer.drains.end();
         for worker in &self.workers {
             let _ = worker.control.send(Control::Stop);
         }
@@ -418,16 +434,6 @@ fn spawn(
     Ok(workers)
 }
 
-/// Ends the sessions of endpoints that are not healthy any more, where a route asks for it.
-fn on_close(shared: &Shared) -> OnClose {
-    let controls = Arc::clone(&shared.controls);
-    Arc::new(move |endpoint, over| {
-        for control in controls.iter() {
-            // A worker that has ended has no sessions.
-            let _ = control.send(Control::Depart { endpoint: Arc::clone(endpoint), over });
-        }
-    })
-}
 /// One worker did not start: ends the others.
 fn abandon(workers: Vec<Handle>, error: io::Error) -> StartError {
     for Handle { control, thread } in workers {

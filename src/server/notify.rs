@@ -78,13 +78,16 @@ impl Notifier {
     /// What an operator wants to know first.
     fn summary(&self, gateway: &Gateway) -> String {
         let metrics = gateway.metrics();
+        let parts = gateway.drains().into_iter().filter(|(drain, _)| !drain.what().stops());
+        let parts = parts.map(|(drain, left)| format!(", draining {}, {left} left", drain.what()));
         format!(
-            "{}{}, {}, {}, {}",
+            "{}{}, {}, {}, {}{}",
             if self.stops.get() { "draining: " } else { "" },
             counted(metrics.sessions_open, "session"),
             counted(metrics.connections_open, "connection"),
             counted(gateway.workers.len() as u64, "worker"),
             gateway.engines(),
+            parts.collect::<String>(),
         )
     }
 

@@ -1,17 +1,18 @@
 //! The way from the admin API to the workers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::control::{Control, Controller};
+use super::drain::Drainer;
 use super::reload::Reloader;
 use crate::admin::{NotReloaded, Reloaded, Reloads, Workers};
+use crate::session::drains::{Drain, Drains};
 use crate::session::question::Question;
 
 /// The workers, as the admin API reaches them.
 pub(super) struct Operator {
     pub controls: Arc<[Controller]>,
-    pub draining: Arc<AtomicBool>,
+    pub drainer: Arc<Drainer>,
     pub reloader: Arc<Reloader>,
 }
 
@@ -29,8 +30,12 @@ impl Workers for Operator {
         self.controls.get(worker).is_none_or(Controller::is_closed)
     }
 
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    fn drains(&self) -> &Drains {
+        &self.drainer.drains
+    }
+
+    fn drain(&self, drain: Drain) -> bool {
+        self.drainer.begin(drain)
     }
 
     fn reload(&self) -> Result<Reloaded, NotReloaded> {

@@ -18,8 +18,12 @@ use super::slots::{self, Placed};
 use super::{plans, tcp_options};
 use crate::admin::{Listeners, NotReloaded, Reloaded, Reloads};
 use crate::config::{Config, Faults, Gateway, Listen, OnChange, Route};
+use crate::error::Kind;
 use crate::metrics::{Counters, RouteSnapshot};
 use crate::route::Routes;
+use crate::session::depart::{Leaving, Whose};
+use crate::session::drains::Drains;
+use crate::session::joined::SERVICE_RESTART;
 use crate::session::plan::Plan;
 use crate::sys::net::TcpOptions;
 use crate::sys::probe::Probe;
@@ -38,7 +42,7 @@ pub(super) struct Reloader {
     probe: Probe,
     counters: Arc<[Arc<Counters>]>,
     controls: Arc<[Controller]>,
-    draining: Arc<AtomicBool>,
+    drains: Arc<Drains>,
     socket_files: Arc<SocketFiles>,
     resolver: Resolver,
     on_close: OnClose,
@@ -65,7 +69,7 @@ pub(super) struct Begun {
     pub probe: Probe,
     pub counters: Arc<[Arc<Counters>]>,
     pub controls: Arc<[Controller]>,
-    pub draining: Arc<AtomicBool>,
+    pub drains: Arc<Drains>,
     pub socket_files: Arc<SocketFiles>,
     pub listening: Vec<Listening>,
     pub resolver: Resolver,
@@ -84,7 +88,7 @@ impl Reloader {
             probe,
             counters,
             controls,
-            draining,
+            drains,
             socket_files,
             listening,
             resolver,
@@ -96,7 +100,7 @@ impl Reloader {
             probe,
             counters,
             controls,
-            draining,
+            drains,
             socket_files,
             resolver,
             on_close,
@@ -172,7 +176,7 @@ impl Reloader {
     /// As of [`Reloader::reload`].
     pub fn follow(&self, mut config: Config) -> Result<Reloaded, NotReloaded> {
         let mut state = self.state();
-        if self.draining.load(Ordering::Relaxed) {
+        if self.drains.is_ending() {
             return Err(NotReloaded::Draining);
         }
         let before = self.plans.load_full();
@@ -315,14 +319,23 @@ impl Reloader {
         for (slot, route) in before.live_routes().filter(|(slot, _)| !plan.live.contains(slot)) {
             let namesake =
                 plan.live_routes().map(|(_, now)| now).find(|now| now.name == route.name);
-            let over = match namesake.unwrap_or(route).on_change {
+            let gateway = &plan.config.gateway;
+            let (over, rate) = match namesake.unwrap_or(route).on_change {
                 OnChange::Keep => continue,
-                OnChange::Drain => plan.config.gateway.drain,
-                OnChange::Close => Duration::ZERO,
+                OnChange::Drain => (gateway.drain, gateway.drain_rate),
+                OnChange::Close => (Duration::ZERO, None),
             };
+            let whose = Whose::Retired(slot);
+            let leaving = Leaving::new(whose, over, || Kind::RouteChanged, SERVICE_RESTART);
+            // Exchanges that are under way become sessions there.
+            let leaving = leaving.until(over + route.timeouts.handshake);
+            let leaving = Arc::new(match rate {
+                Some(rate) => leaving.at_most(f64::from(rate)),
+                None => leaving,
+            });
             for control in self.controls.iter() {
                 // A worker that has ended has no sessions.
-                let _ = control.send(Control::Retire { slot, over });
+                let _ = control.send(Control::Depart(Arc::clone(&leaving)));
             }
         }
     }

@@ -51,7 +51,7 @@ pub fn run(config: Config, source: Source) -> Result<bool, StartError> {
         (true, None) => AccessLog::Stdout,
         (true, Some(file)) => AccessLog::File(file.clone()),
     };
-    let drain = config.gateway.drain;
+    let patience = config.gateway.drain;
     let demo = config.demo;
     let has_file = config.file.is_some();
     runtime.block_on(async {
@@ -63,17 +63,20 @@ pub fn run(config: Config, source: Source) -> Result<bool, StartError> {
         if demo && let Some(address) = gateway.addresses().first() {
             info!("no --config and no --to: serving the test page, open http://{address}/");
         }
-        beside(signals.wait_for_stop(&gateway, &notifier), notifier.watch(&gateway)).await;
-        if gateway.has_ended_worker() {
+        let stop = signals.wait_for_stop(&gateway, &notifier);
+        let stop = beside(stop, notifier.watch(&gateway)).await;
+        if stop == Stop::WorkerEnded {
             error!(
                 "a worker ended unasked: draining the others, so that a supervisor can start anew"
             );
         }
-        let open = gateway.metrics().connections_open;
-        info!("draining: {open} connections open, {drain:?} at most; signal again to stop at once");
-        gateway.drain();
+        let is_shortened = stop != Stop::Operator;
+        if is_shortened {
+            drain(&gateway, patience);
+        }
         notifier.stopping(&gateway);
-        beside(signals.wait_for_end(&gateway), notifier.watch(&gateway)).await;
+        let end = signals.wait_for_end(&gateway, is_shortened, patience);
+        beside(end, notifier.watch(&gateway)).await;
         let sound = gateway.join();
         info!("stopped");
         Ok(sound)
@@ -88,6 +91,22 @@ async fn beside<T>(work: impl Future<Output = T>, endless: impl Future<Output = 
         work.as_mut().poll(cx)
     })
     .await
+}
+
+/// Stops accepting, and gives the sessions so long.
+fn drain(gateway: &Gateway, patience: Duration) {
+    let open = gateway.metrics().connections_open;
+    info!("draining: {open} connections open, {patience:?} at most; signal again to stop at once");
+    gateway.drain();
+}
+
+/// Why the gateway is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Signal,
+    /// Who has begun a drain of his own.
+    Operator,
+    WorkerEnded,
 }
 
 /// What a signal says.
@@ -124,37 +143,53 @@ impl Signals {
         self.counters.poll_recv(cx).map(|_| Told::Counters)
     }
 
-    /// Until a stop signal, or until a worker ends unasked.
-    async fn wait_for_stop(&mut self, gateway: &Gateway, notifier: &Notifier) {
-        let mut ended = pin!(gateway.worker_ended());
+    /// Until a stop signal, or the operator's word, or until a worker ends unasked.
+    async fn wait_for_stop(&mut self, gateway: &Gateway, notifier: &Notifier) -> Stop {
+        let (mut ended, mut asked) = (pin!(gateway.worker_ended()), pin!(gateway.drain_asked()));
         loop {
-            let told = poll_fn(|cx| match ended.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(None),
-                Poll::Pending => self.poll_next(cx).map(Some),
+            let told = poll_fn(|cx| {
+                if asked.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(Stop::Operator));
+                }
+                if ended.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(Stop::WorkerEnded));
+                }
+                self.poll_next(cx).map(Ok)
             });
             match told.await {
-                Some(Told::Counters) => print_counters(gateway),
-                Some(Told::Reload) => {
+                Ok(Told::Counters) => print_counters(gateway),
+                Ok(Told::Reload) => {
                     notifier.reloading();
                     // What came of it has been logged.
                     let _ = gateway.reload();
                     notifier.ready(gateway);
                 }
-                Some(Told::Stop) => return,
-                // It has said so in its last moment: the thread is still about to end.
-                None => {
+                Ok(Told::Stop) => return Stop::Signal,
+                Err(Stop::WorkerEnded) => {
+                    // It has said so in its last moment: the thread is still about to end.
                     while !gateway.has_ended_worker() {
                         tokio::time::sleep(FINISHED_PERIOD).await;
                     }
-                    return;
+                    return Stop::WorkerEnded;
                 }
+                Err(stop) => return stop,
             }
         }
     }
 
-    async fn wait_for_end(&mut self, gateway: &Gateway) {
+    /// A signal ends all at once if a drain of ours `is_shortened` to our patience already; else it is the first
+    /// one, and does that to the operator's.
+    async fn wait_for_end(
+        &mut self,
+        gateway: &Gateway,
+        mut is_shortened: bool,
+        patience: Duration,
+    ) {
         while !gateway.is_finished() {
             match tokio::time::timeout(FINISHED_PERIOD, poll_fn(|cx| self.poll_next(cx))).await {
+                Ok(Told::Stop) if !std::mem::replace(&mut is_shortened, true) => {
+                    drain(gateway, patience);
+                }
                 Ok(Told::Stop) => gateway.stop_now(),
                 Ok(Told::Counters) => print_counters(gateway),
                 Ok(Told::Reload) => warn!("not reloaded: {}", NotReloaded::Draining),

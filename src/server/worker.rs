@@ -23,12 +23,12 @@ use crate::relay::Kit;
 use crate::relay::pool::PipeBudget;
 use crate::session::access_log::LogSender;
 use crate::session::depart::depart;
+use crate::session::drains::Drains;
 use crate::session::joined;
 use crate::session::load::Loads;
 use crate::session::plan::Plan;
 use crate::session::question;
 use crate::session::registry::{Order, Registry};
-use crate::session::retire::retire;
 use crate::session::worker::{Page, Worker};
 use crate::sys::net::Acceptor;
 use crate::sys::reactor::{Reactor, park_current};
@@ -46,6 +46,7 @@ pub(super) struct Shared {
     pub inflaters: Arc<InflaterBudget>,
     pub counters: Arc<[Arc<Counters>]>,
     pub controls: Arc<[Controller]>,
+    pub drains: Arc<Drains>,
     pub loads: Arc<Loads>,
     pub tracer: Option<Tracer>,
     pub uring: bool,
@@ -135,15 +136,12 @@ async fn serve(
         match next_control(worker, &mut control, deadline, &mut servants).await {
             Some(Control::Admit(accepted)) => listener::admit(accepted, worker),
             Some(Control::Adopt(moved)) => joined::adopt(worker, *moved),
-            Some(Control::Depart { endpoint, over }) => {
-                tokio::task::spawn_local(depart(Rc::clone(worker), endpoint, over));
+            Some(Control::Depart(leaving)) => {
+                tokio::task::spawn_local(depart(Rc::clone(worker), leaving));
             }
             Some(Control::Follow { open, close, done }) => {
                 servants.follow(worker, open, &close, &others).await;
                 drop(done);
-            }
-            Some(Control::Retire { slot, over }) => {
-                tokio::task::spawn_local(retire(Rc::clone(worker), slot, over));
             }
             Some(Control::Sessions(reply)) => {
                 let _ = reply.send(worker.registry.view(worker.index));
@@ -156,9 +154,9 @@ async fn serve(
                 let _ = reply.send(());
             }
             Some(Control::Ask(question)) => question::answer(worker, question),
-            Some(Control::Drain) => {
+            Some(Control::Drain(until)) => {
                 servants.stop_accepting(worker).await;
-                deadline.get_or_insert_with(|| Instant::now() + worker.plan().config.gateway.drain);
+                deadline = Some(deadline.map_or(until, |before: Instant| before.min(until)));
             }
             Some(Control::Stop) | None => break,
         }
@@ -339,7 +337,8 @@ fn acceptors(sockets: Vec<OwnedFd>, reactor: &Rc<Reactor>) -> io::Result<Vec<Acc
 }
 
 fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker> {
-    let Shared { plans, budget, inflaters, counters: all, controls, loads, tracer, .. } = shared;
+    let Shared { plans, budget, inflaters, counters: all, controls, drains, loads, tracer, .. } =
+        shared;
     let config = Arc::clone(&plans.load().config);
     let counters = Arc::clone(&all[index]);
     let page = config.demo.then(|| -> Page {
@@ -368,6 +367,7 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
         }),
         page,
         balances,
+        drains,
         loads,
         accepted_lately: Cell::new(0),
         connections: Cell::new(0),

@@ -83,6 +83,9 @@ pub async fn connect(worker: &Worker, facts: &mut Facts, request: &Request) -> R
         last = Some(kind);
         tried.push(endpoint);
     }
+    if tried.is_empty() && upstream.is_drained() {
+        return Err(End::new(Side::Proxy, Stage::Connect, Kind::Drained));
+    }
     let nowhere = || Kind::Io { call: "connect", source: io::ErrorKind::AddrNotAvailable.into() };
     Err(End::new(Side::Upstream, Stage::Connect, last.unwrap_or_else(nowhere)))
 }

@@ -14,6 +14,7 @@ use super::log;
 use super::registry::{Joined, Move, Moved, Order, Seat};
 use super::worker::{Open, Worker};
 use crate::error::{End, Kind, Side, Stage};
+use crate::metrics::Engine;
 use crate::relay::{Relay, Turn};
 
 /// Events at once that promise more: the reactor is asked again before the runtime is.
@@ -107,7 +108,13 @@ fn obey_or_move(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
         Some(Order::End(kind)) => {
             let how = End::new(Side::Proxy, Stage::Relay, kind);
             if let Err(how) = leave_politely(seat, how) {
-                return end(worker, key, &how);
+                return end(worker, key, how);
+            }
+        }
+        Some(Order::Leave { kind, code }) => {
+            let how = End::new(Side::Proxy, Stage::Relay, kind);
+            if let Some(Err(how)) = seat.with_relay(|relay| relay.part(how, code)) {
+                return part_off_the_ring(worker, key, how);
             }
         }
         Some(Order::Move(to)) => return move_to(worker, key, to),
@@ -129,14 +136,14 @@ fn obey_or_move(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
     match turned {
         Turn::Waiting => {}
         Turn::Spent => worker.registry.enqueue(key),
-        Turn::Over(how) => end(worker, key, &how),
+        Turn::Over(how) => end(worker, key, how),
     }
 }
 
 /// RFC 6455 §7.4.1: going away.
-const GOING_AWAY: u16 = 1001;
+pub const GOING_AWAY: u16 = 1001;
 /// As registered with IANA: the service restarts, so the client may come again.
-const SERVICE_RESTART: u16 = 1012;
+pub const SERVICE_RESTART: u16 = 1012;
 
 /// Lets an inspected session tell both sides that it ends, where there is time for that.
 fn leave_politely(seat: &Seat, how: End) -> Result<(), End> {
@@ -144,18 +151,27 @@ fn leave_politely(seat: &Seat, how: End) -> Result<(), End> {
         Kind::IdleTimeout | Kind::Killed | Kind::EndpointUnhealthy => {
             seat.with_relay(|relay| relay.leave(how, GOING_AWAY)).unwrap_or(Ok(()))
         }
-        Kind::RouteChanged => {
-            seat.with_relay(|relay| relay.leave(how, SERVICE_RESTART)).unwrap_or(Ok(()))
-        }
         _ => Err(how),
     }
 }
 
+/// Takes a session off the ring, which ends it at once or not at all, and lets it end in good order.
+fn part_off_the_ring(worker: &Rc<Worker>, key: usize, how: End) {
+    let Some(Joined { relay, facts, open }) = leave(worker, key) else { return };
+    worker.counters.detached.add(1);
+    let mut detached = relay.detach();
+    detached.switch(Engine::Copy);
+    detached.part(how);
+    adopt(worker, Moved { facts, detached, on_the_way: None });
+    drop(open);
+}
+
 /// Writes the session's line and closes both sockets.
-fn end(worker: &Rc<Worker>, key: usize, end: &End) {
-    let Some(Joined { relay, facts, open }) = leave_for_good(worker, key) else { return };
-    log::ended(worker, &facts, Some(&relay), end);
-    if let Some(closing) = relay.close(end) {
+fn end(worker: &Rc<Worker>, key: usize, end: End) {
+    let Some(Joined { mut relay, facts, open }) = leave_for_good(worker, key) else { return };
+    let end = relay.reported(end);
+    log::ended(worker, &facts, Some(&relay), &end);
+    if let Some(closing) = relay.close(&end) {
         tokio::task::spawn_local(async move {
             closing.finish(&open.worker().kit.reactor).await;
             drop(open);

@@ -17,6 +17,7 @@ mod admit;
 mod answer;
 mod connect;
 pub mod depart;
+pub mod drains;
 mod farewell;
 mod input;
 mod log;
@@ -24,11 +25,11 @@ mod log_file;
 mod plain;
 mod request;
 mod response;
-pub mod retire;
 mod spans;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
@@ -68,6 +69,9 @@ pub async fn run(open: Open, socket: OwnedFd, peer: Option<SocketAddr>, listener
     }
 }
 
+/// Seconds after which a client that was refused may ask again: by chance, so that they do not come all at once.
+const RETRY_AFTER: RangeInclusive<u32> = 1..=10;
+
 /// What ends an exchange without a tunnel, and what the client is told.
 struct Leave {
     end: End,
@@ -91,6 +95,10 @@ impl Leave {
         facts.status = status;
         let name = &facts.plan().config.gateway.name;
         let parting = match status {
+            Some(_) if matches!(end.kind, Kind::Drained) => {
+                let seconds = fastrand::u32(RETRY_AFTER);
+                Parting::Say(reject::drained(seconds, name))
+            }
             Some(status) => Parting::Say(reject::failure(status, &end, name)),
             None => Parting::Quiet,
         };

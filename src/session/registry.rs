@@ -25,6 +25,13 @@ use crate::sys::reactor::Reactor;
 pub enum Order {
     /// End, for this reason.
     End(Kind),
+    /// End in good order, for this reason: both sides are told and have their time to go.
+    Leave {
+        /// Why.
+        kind: Kind,
+        /// What an inspected session's Close says.
+        code: u16,
+    },
     /// Stop relaying, and go on in another worker or engine.
     Move(Move),
 }
@@ -58,6 +65,8 @@ pub struct Seat {
     /// Whether its last turn was a long one.
     heavy: Cell<bool>,
     watches_half_close: Cell<bool>,
+    /// Whether it was told to leave.
+    told: Cell<bool>,
     watch: Cell<Option<Watch>>,
     serial: Cell<u64>,
     /// Boxed, since there is none for as long as a session lives, but for a moment.
@@ -101,10 +110,11 @@ impl Seat {
         joined.facts.pack();
         Rc::new(Seat {
             route: joined.facts.route.expect("a joined session has a route").index,
-            joined: RefCell::new(Some(joined)),
             queued: Cell::new(false),
             heavy: Cell::new(false),
             watches_half_close: Cell::new(false),
+            told: Cell::new(joined.relay.is_leaving()),
+            joined: RefCell::new(Some(joined)),
             watch: Cell::new(None),
             serial: Cell::new(0),
             order: Cell::new(None),
@@ -119,6 +129,16 @@ impl Seat {
     /// Whether one side has ended.
     pub fn is_half_closed(&self) -> bool {
         self.watches_half_close.get()
+    }
+
+    /// Whether the session was told to leave, here or where it was before.
+    pub fn is_told(&self) -> bool {
+        self.told.get()
+    }
+
+    /// Notes that it is told to leave.
+    pub fn tell(&self) {
+        self.told.set(true);
     }
 
     /// The session's id, until it has left.
@@ -269,16 +289,25 @@ impl Registry {
         }
     }
 
-    /// Gives an order to those sessions whose facts `fit`.
-    pub fn order_those(&self, fit: impl Fn(&Facts) -> bool, order: impl Fn() -> Order) {
-        let fits = |seat: &Seat| seat.joined.borrow().as_ref().is_some_and(|j| fit(&j.facts));
+    /// Gives an order to those sessions that `goes` names, of `count` seats from this one on. Where to go on with
+    /// the next; `None` when there are no more.
+    pub fn order_some(
+        &self,
+        from: usize,
+        count: usize,
+        goes: impl Fn(&Seat) -> bool,
+        order: impl Fn() -> Order,
+    ) -> Option<usize> {
         let seats = self.seats.borrow();
-        let keys: Vec<usize> =
-            seats.iter().filter(|(_, seat)| fits(seat)).map(|(key, _)| key).collect();
+        let to = (from + count).min(seats.capacity());
+        let goes = |key: &usize| seats.get(*key).is_some_and(|seat| goes(seat));
+        let keys: Vec<usize> = (from..to).filter(goes).collect();
+        let is_end = to == seats.capacity();
         drop(seats);
         for key in keys {
             self.order(key, order());
         }
+        (!is_end).then_some(to)
     }
 
     /// Gives one session an order; false when there is no such session here.

@@ -114,6 +114,11 @@ fn judge(
     };
     facts.note_route(index);
     let route = plan.route(index);
+    if worker.drains.refuses(&route.name) {
+        worker.counters.upgrade(UpgradeResult::Refused);
+        let end = End::new(Side::Proxy, Stage::Request, Kind::Drained);
+        return Err(Leave::telling(facts, end));
+    }
     if !offer.connected && !route.lenient_connection {
         return Err(plain::answer(worker, facts, &head));
     }

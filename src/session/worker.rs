@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::access_log::LogSender;
+use super::drains::Drains;
 use super::load::{Kind, Loads};
 use super::plan::Plan;
 use super::registry::{Moved, Order, Registry, Windows};
@@ -44,6 +45,8 @@ pub struct Worker {
     pub hand_over: HandOver,
     /// Answers plain requests, by method and target, where something does: the test page in demo mode.
     pub page: Option<Page>,
+    /// What drains, and takes no new sessions; shared by all workers.
+    pub drains: Arc<Drains>,
     /// What every worker carries.
     pub loads: Arc<Loads>,
     /// Whether connections and sessions go to the worker that has the least.

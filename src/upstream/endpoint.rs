@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
 
 use super::ejection::Ejection;
 use super::hash;
@@ -36,6 +38,8 @@ pub struct Endpoint {
     changes: AtomicU32,
     /// Checks of one kind in a row: passed above zero, failed below. Written by the one who checks.
     streak: AtomicI32,
+    /// The operator lets it drain.
+    drained: AtomicBool,
 }
 
 /// A session's share in the count of its endpoint, from the choice until this is dropped: at the session's end,
@@ -57,6 +61,7 @@ impl Endpoint {
             ejection: Ejection::default(),
             changes: AtomicU32::default(),
             streak: AtomicI32::default(),
+            drained: AtomicBool::default(),
         }
     }
 
@@ -83,6 +88,16 @@ impl Endpoint {
     /// How often its checks have changed their mind: odd while they find it unhealthy.
     pub fn changes(&self) -> u32 {
         self.changes.load(Relaxed)
+    }
+
+    /// Whether the operator lets it drain: it gets no more sessions until that is undone.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Relaxed)
+    }
+
+    /// Says whether the operator lets it drain.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Relaxed);
     }
 
     /// Notes a check; says whether it was the one that changed the verdict.

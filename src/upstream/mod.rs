@@ -179,6 +179,13 @@ impl Upstream {
         None
     }
 
+    /// Whether there are endpoints that could take a session, were it not for the operator who lets them drain.
+    pub fn is_drained(&self) -> bool {
+        let members = self.members.load();
+        let mut taking = members.all.iter().filter(|member| !member.is_draining);
+        taking.any(|member| member.endpoint.is_drained())
+    }
+
     fn pick(
         &self,
         members: &Members,
@@ -193,6 +200,7 @@ impl Upstream {
                 endpoint.is_unhealthy() || endpoint.ejection.admission(now) == Admission::Ejected;
             let fits = is_shunned == (resort == Resort::Last)
                 && !is_draining
+                && !endpoint.is_drained()
                 && !tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint));
             let (weight, sessions, hash) = (*weight, endpoint.sessions(), endpoint.hash);
             fits.then_some(Candidate { weight, sessions, hash })

@@ -56,7 +56,7 @@ pub enum EndpointState {
     Healthy,
     /// Its checks fail, or it is ejected: it gets some only when no other is left.
     Unhealthy,
-    /// Its name leads elsewhere: it gets none.
+    /// Its name leads elsewhere, or the operator lets it drain: it gets none.
     Draining,
 }
 
@@ -99,7 +99,8 @@ impl Member {
         let endpoint = &self.endpoint;
         let is_shunned =
             endpoint.is_unhealthy() || endpoint.ejection.admission(now) != Admission::Open;
-        let state = match (self.is_draining, is_shunned) {
+        let drains = self.is_draining || endpoint.is_drained();
+        let state = match (drains, is_shunned) {
             (true, _) => EndpointState::Draining,
             (false, true) => EndpointState::Unhealthy,
             (false, false) => EndpointState::Healthy,

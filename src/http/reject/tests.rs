@@ -31,6 +31,9 @@ fn the_status_follows_from_side_stage_and_kind() {
         (Proxy, Request, Kind::Stopped, None),
         (Proxy, Response, Kind::EngineRefused, Some(503)),
         (Proxy, Request, io(ErrorKind::OutOfMemory), Some(503)),
+        (Proxy, Request, Kind::Drained, Some(503)),
+        (Proxy, Connect, Kind::Drained, Some(503)),
+        (Proxy, Relay, Kind::Drained, None),
     ] {
         let end = End::new(side, stage, kind);
         assert_eq!(status_for(&end), status, "{end}");

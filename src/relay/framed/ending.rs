@@ -17,6 +17,8 @@ use crate::ws::rules::Rule;
 /// How long answers to earlier messages may still come after a violation (UPGRADES §1, c: without it a client
 /// misses what it asked for before).
 const ANSWERS: Duration = Duration::from_millis(50);
+/// How long a frame that has begun may take to end, when nobody has offended: a Close may stand behind it only.
+const FRAME: Duration = Duration::from_millis(500);
 /// How long the sides have to close, once they were told.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// RFC 6455 §7.4.1: going away.
@@ -107,7 +109,7 @@ impl ReadyRelay {
             framed.ways[direction.reverse() as usize].inspector.keep_close();
         }
         let now = Instant::now();
-        let answers_until = if offender.is_some() { now + ANSWERS } else { now };
+        let answers_until = now + if offender.is_some() { ANSWERS } else { FRAME };
         framed.ending = Some(Box::new(Ending {
             end: Some(end),
             offender,
@@ -135,6 +137,7 @@ impl ReadyRelay {
             let following = &mut framed.ways[index];
             if !ending.told[index] {
                 let heard_out = ending.offender == Some(direction)
+                    || ending.offender.is_none() && following.inspector.is_at_boundary()
                     || now >= ending.answers_until
                     || following.inspector.is_closed();
                 if !heard_out {
@@ -225,7 +228,7 @@ impl Following {
 
 impl Framed {
     /// Whether the session is being ended.
-    pub(super) fn is_ending(&self) -> bool {
+    pub(in super::super) fn is_ending(&self) -> bool {
         self.ending.is_some()
     }
 }

@@ -14,6 +14,7 @@ mod bulk;
 mod door;
 mod family;
 mod health;
+mod limits;
 mod openmetrics;
 mod process;
 mod query;

@@ -267,6 +267,14 @@ impl Page {
         let ejections = self.endpoints(|endpoint| endpoint.ejections);
         let help = "Times that an endpoint was left alone for that.";
         page.counters("upsplice_upstream_ejections", help, ejections)?;
+        let ports = self.upstreams.iter().flat_map(|route| {
+            route.endpoints.iter().filter_map(|endpoint| {
+                let labels = vec![("route", &*route.route), ("endpoint", &*endpoint.endpoint)];
+                Some((labels, endpoint.sessions as f64 / endpoint.ports? as f64))
+            })
+        });
+        let help = "Part of the local ports for an endpoint that its sessions of this route have.";
+        page.gauges("upsplice_upstream_ports_used_ratio", help, ports)?;
         let of = |count: fn(&UpstreamView) -> u64| {
             let each = move |route: &UpstreamView| count(route);
             self.upstreams.iter().map(move |route| (vec![("route", &*route.route)], each(route)))

@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
 
 use super::ejection::Ejection;
 use super::hash;
@@ -32,6 +34,8 @@ pub struct Endpoint {
     pub(super) answer_failures: AtomicU64,
     pub(super) ejections: AtomicU64,
     pub(super) ejection: Ejection,
+    /// Whether that was said, and still holds.
+    pub(super) is_short_of_ports: AtomicBool,
     /// Odd while the checks find it unhealthy: each change counts, so that what was begun for one ends with it.
     changes: AtomicU32,
     /// Checks of one kind in a row: passed above zero, failed below. Written by the one who checks.
@@ -55,6 +59,7 @@ impl Endpoint {
             answer_failures: AtomicU64::default(),
             ejections: AtomicU64::default(),
             ejection: Ejection::default(),
+            is_short_of_ports: AtomicBool::default(),
             changes: AtomicU32::default(),
             streak: AtomicI32::default(),
         }

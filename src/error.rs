@@ -69,6 +69,15 @@ pub enum Kind {
     Drained,
     /// The engine cannot carry the session and `no_fallback` forbids another.
     EngineRefused,
+    /// There are as many as may be, or they come too fast.
+    Limited {
+        /// Which limit says so.
+        limit: Limit,
+        /// When to try again, in seconds.
+        retry_after: u32,
+    },
+    /// This machine has no port left to connect from.
+    NoLocalPort,
     /// A system call failed; `call` is its man-page name.
     Io {
         /// Man-page name of the call.
@@ -76,6 +85,27 @@ pub enum Kind {
         /// What it said.
         source: io::Error,
     },
+}
+
+/// What there may be only so many of, or only so fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// Sessions of the gateway.
+    Sessions,
+    /// Sessions of the route.
+    RouteSessions,
+    /// Sessions of the client.
+    ClientSessions,
+    /// Handshakes per second of the gateway.
+    Handshakes,
+    /// Handshakes per second of the route.
+    RouteHandshakes,
+    /// Handshakes per second of the client.
+    ClientHandshakes,
+    /// Connections of the gateway that are in their exchange.
+    Exchanges,
+    /// Connections of the client that are in their exchange.
+    ClientExchanges,
 }
 
 /// Why a session ended.
@@ -112,9 +142,28 @@ impl Stage {
     }
 }
 
+impl Limit {
+    /// All, in the order of their words.
+    pub const ALL: [Limit; 8] = [
+        Limit::Sessions,
+        Limit::RouteSessions,
+        Limit::ClientSessions,
+        Limit::Handshakes,
+        Limit::RouteHandshakes,
+        Limit::ClientHandshakes,
+        Limit::Exchanges,
+        Limit::ClientExchanges,
+    ];
+
+    /// Whether the client alone is to blame.
+    pub fn is_of_client(self) -> bool {
+        matches!(self, Limit::ClientSessions | Limit::ClientHandshakes | Limit::ClientExchanges)
+    }
+}
+
 impl Kind {
     /// The words of all kinds, in the order of their counters.
-    pub const WORDS: [&'static str; 20] = [
+    pub const WORDS: [&'static str; 29] = [
         "completed",
         "no_request",
         "truncated",
@@ -135,6 +184,15 @@ impl Kind {
         "drained",
         "engine_refused",
         "io",
+        "limit_sessions",
+        "limit_route_sessions",
+        "limit_client_sessions",
+        "limit_handshakes",
+        "limit_route_handshakes",
+        "limit_client_handshakes",
+        "limit_exchanges",
+        "limit_client_exchanges",
+        "no_local_port",
     ];
 
     /// The word in logs, metrics and the API.
@@ -165,6 +223,8 @@ impl Kind {
             Kind::Drained => 17,
             Kind::EngineRefused => 18,
             Kind::Io { .. } => 19,
+            Kind::Limited { limit, .. } => 20 + *limit as usize,
+            Kind::NoLocalPort => 28,
         }
     }
 
@@ -200,5 +260,19 @@ impl fmt::Display for End {
             Some(detail) => write!(f, " ({detail})"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_has_a_word_of_its_own() {
+        let words = Limit::ALL.map(|limit| Kind::Limited { limit, retry_after: 1 }.as_str());
+        assert_eq!((words[0], words[7]), ("limit_sessions", "limit_client_exchanges"));
+        assert!(words.iter().all(|word| word.starts_with("limit_")), "{words:?}");
+        assert_eq!(Kind::NoLocalPort.as_str(), "no_local_port");
+        assert_eq!(Kind::NoLocalPort.index() + 1, Kind::WORDS.len());
     }
 }

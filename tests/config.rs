@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use upsplice::config::admission::{Admission, ClientLimits, Crowd, Pace};
 use upsplice::config::inspection::{
     Deflate, Depth, Heartbeat, Inspection, MessageLimits, OnExcess, OnViolation, Rates,
 };
@@ -104,6 +105,31 @@ fn every_key_reaches_the_configuration() {
     let unix = Listen::Unix("/run/upsplice.sock".into());
     assert_eq!(addresses, [&tcp("0.0.0.0:8080"), &tcp("[::1]:0"), &unix]);
     assert!(!config.demo);
+}
+
+#[test]
+fn every_key_of_the_limits_at_the_door_reaches_the_configuration() {
+    let config = read("valid", "contract.toml");
+    let pace = |per_second, burst| Some(Pace { per_second, burst });
+    let expected = Admission {
+        all: Crowd { sessions_max: Some(50_000), handshakes: pace(2_000, 8_000) },
+        exchanges_max: Some(4_000),
+        client: ClientLimits {
+            crowd: Crowd { sessions_max: Some(20), handshakes: pace(5, 5) },
+            exchanges_max: Some(10),
+            ipv4_prefix: 24,
+            ipv6_prefix: 56,
+        },
+        descriptors_reserved: Some(100),
+    };
+    assert_eq!(config.gateway.admission, expected);
+    let of_route = Crowd { sessions_max: Some(1000), handshakes: pace(100, 1) };
+    assert_eq!(config.routes[0].admission, of_route);
+    assert_eq!(config.routes[1].admission, Crowd::default());
+    let config = read("valid", "least.toml");
+    assert_eq!(config.gateway.admission, Admission::default());
+    let client = ClientLimits::default();
+    assert_eq!((client.ipv4_prefix, client.ipv6_prefix, client.is_on()), (32, 64, false));
 }
 
 #[test]

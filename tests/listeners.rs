@@ -189,7 +189,9 @@ fn ticks(pid: u32) -> u64 {
 #[test]
 fn a_program_out_of_descriptors_backs_off_goes_on_and_does_not_spin() {
     let backend = Backend::echo();
-    let (program, folder) = support::process::command(&config_to(backend.address, "", ""));
+    // Without a reserve nothing pauses before.
+    let limits = "[gateway.limits]\ndescriptors_reserved = 0";
+    let (program, folder) = support::process::command(&config_to(backend.address, limits, ""));
     // The shell lowers both limits, so the program cannot raise its own.
     let mut shell = Command::new("sh");
     shell.arg("-c").arg("ulimit -n 40 && exec \"$0\" \"$@\"").arg(program.get_program());

@@ -15,6 +15,7 @@ mod door;
 mod drain;
 mod family;
 mod health;
+mod limits;
 mod openmetrics;
 mod process;
 mod query;

@@ -2,6 +2,7 @@
 //! values than the configuration has routes, or a closed list has words.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use hyper::StatusCode;
@@ -12,11 +13,12 @@ use prometheus_client::registry::Registry;
 use super::family::{Buckets, Families, Labels};
 use super::reload::Reloads;
 use super::reply::{self, Answer};
-use super::{Subject, process};
+use super::{Subject, limits, process};
 use crate::error::{Kind, Side};
 use crate::metrics::{
     Direction, Engine, MESSAGE_BYTES, RouteSnapshot, Snapshot, Sort, Times, WayWebSocket,
 };
+use crate::session::plan::Plan;
 use crate::upstream::view::{EndpointState, EndpointView, UpstreamView};
 
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -31,6 +33,7 @@ struct Page {
     /// By name; the last is of requests without a route.
     routes: Vec<(String, RouteSnapshot)>,
     upstreams: Vec<UpstreamView>,
+    plan: Arc<Plan>,
     reloads: Reloads,
     /// How many drains go on.
     drains: u64,
@@ -51,6 +54,7 @@ pub(super) fn answer(gateway: &Subject, accept: Option<&str>) -> Answer {
         sum: Snapshot::of(counters().map(AsRef::as_ref)),
         routes: named.chain([(NO_ROUTE.to_owned(), unrouted)]).collect(),
         upstreams: plan.upstreams.view(&plan.live),
+        plan: Arc::clone(&plan),
         reloads: gateway.workers.reloads(),
         drains: drains.all().len() as u64,
         drained: [drains.left(&gateway.counters), drains.told()],
@@ -103,6 +107,7 @@ impl Collector for Page {
         page.gauge(name, help, self.since)?;
         self.connections(&mut page)?;
         self.sessions(&mut page)?;
+        limits::encode(&mut page, &self.plan, &self.routes)?;
         self.times(&mut page)?;
         self.carriage(&mut page)?;
         self.upstreams(&mut page)?;
@@ -118,7 +123,7 @@ impl Page {
         page.counters("upsplice_connections", "Connections.", accepted)?;
         let help = "Connections accepted and not ended.";
         page.gauge("upsplice_connections_open", help, sum.connections_open)?;
-        let help = "Times that accepting paused: no descriptors, no memory.";
+        let help = "Times that accepting failed and backed off: no descriptors, no memory.";
         page.counter("upsplice_accept_backoffs", help, sum.accept_backoffs)?;
         let help = "Connections given to another worker before anything was read.";
         page.counter("upsplice_connections_handed_over", help, sum.handed_over)?;
@@ -267,6 +272,14 @@ impl Page {
         let ejections = self.endpoints(|endpoint| endpoint.ejections);
         let help = "Times that an endpoint was left alone for that.";
         page.counters("upsplice_upstream_ejections", help, ejections)?;
+        let ports = self.upstreams.iter().flat_map(|route| {
+            route.endpoints.iter().filter_map(|endpoint| {
+                let labels = vec![("route", &*route.route), ("endpoint", &*endpoint.endpoint)];
+                Some((labels, endpoint.sessions as f64 / endpoint.ports? as f64))
+            })
+        });
+        let help = "Part of the local ports for an endpoint that its sessions of this route have.";
+        page.gauges("upsplice_upstream_ports_used_ratio", help, ports)?;
         let of = |count: fn(&UpstreamView) -> u64| {
             let each = move |route: &UpstreamView| count(route);
             self.upstreams.iter().map(move |route| (vec![("route", &*route.route)], each(route)))

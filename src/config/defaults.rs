@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use super::admission::{Admission, Crowd};
 use super::log::LogRules;
 use super::traces::Traces;
 use super::{
@@ -35,6 +36,7 @@ impl Default for Gateway {
             admin: None,
             admin_token: None,
             limits: Limits::default(),
+            admission: Admission::default(),
             tcp: Tcp::default(),
         }
     }
@@ -103,6 +105,7 @@ impl Route {
             rekey: false,
             lenient_connection: false,
             empty_host: false,
+            admission: Crowd::default(),
             on_change: OnChange::default(),
         }
     }

@@ -1,5 +1,6 @@
 //! The file: TOML to [`Config`], noting every fault with its line.
 
+mod admission;
 mod inspection;
 mod log;
 mod traces;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::admin;
+use super::admission::Admission;
 use super::fault::Faults;
 use super::section::{Notes, Section, integer, shown};
 use super::value::{self, Resolve, TIMER};
@@ -57,6 +59,7 @@ pub(super) fn parse(text: &str, file: &str, resolve: Resolve<'_>) -> Result<Conf
 
 fn gateway(section: Section) -> Gateway {
     let default = Gateway::default();
+    let (limits, admission) = limits(section.table("limits", "[gateway.limits]"));
     let gateway = Gateway {
         workers: number(&section, "workers", value::WORKERS).unwrap_or(default.workers),
         runtime: section.text("runtime", value::runtime).unwrap_or(default.runtime),
@@ -82,7 +85,8 @@ fn gateway(section: Section) -> Gateway {
         sandbox: section.switch("sandbox").unwrap_or(default.sandbox),
         admin: section.text("admin", value::listen),
         admin_token: section.text("admin_token_file", Token::read),
-        limits: limits(section.table("limits", "[gateway.limits]")),
+        limits,
+        admission,
         tcp: tcp(section.table("tcp", "[gateway.tcp]")),
     };
     if let (None, Some(group)) = (&gateway.user, section.value("group")) {
@@ -101,7 +105,7 @@ fn gateway(section: Section) -> Gateway {
     gateway
 }
 
-fn limits(section: Section) -> Limits {
+fn limits(section: Section) -> (Limits, Admission) {
     let default = Limits::default();
     let head_bytes_max =
         number(&section, "head_bytes", 256..=1 << 20).unwrap_or(default.head_bytes_max);
@@ -122,8 +126,9 @@ fn limits(section: Section) -> Limits {
         body_bytes_max: number(&section, "body_bytes", 0..=16 << 20)
             .unwrap_or(default.body_bytes_max),
     };
+    let admission = admission::admission(&section);
     section.end();
-    limits
+    (limits, admission)
 }
 
 fn tcp(section: Section) -> Tcp {
@@ -227,11 +232,13 @@ fn route(section: &Section, resolve: Resolve<'_>, controllers: &Controllers) -> 
     route.origins = origins(section);
     route.subprotocols = subprotocols(section, &route.protocols);
     route.timeouts = timeouts(section.table("timeouts", "[route.timeouts]"));
-    route.inspection = Arc::new(inspection::read(section));
+    let limits = section.table("limits", "[route.limits]");
+    route.admission = admission::crowd(&limits);
     let is_zero_copy = mode == Some(Mode::ZeroCopy) || section.value("mode").is_none();
     if is_zero_copy && controllers.is_empty() {
-        inspection::refuse_keys(section);
+        inspection::refuse_keys(section, &limits);
     }
+    route.inspection = Arc::new(inspection::read(section, limits));
     if route.mode == Mode::Inspect {
         for (key, problem) in route.obstacles_to_inspection() {
             let at = section.value(key).map_or(section.start(), |value| value.at);

@@ -4,6 +4,7 @@
 //! a file alone; all faults are reported at once, as [`Faults`]. Nothing here opens a socket.
 
 mod admin;
+pub mod admission;
 mod defaults;
 mod fault;
 mod file;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use admission::{Admission, Crowd};
 use inspection::Inspection;
 use log::LogRules;
 use traces::Traces;
@@ -95,6 +97,8 @@ pub struct Gateway {
     pub admin_token: Option<Token>,
     /// Limits of a head.
     pub limits: Limits,
+    /// Who is let in.
+    pub admission: Admission,
     /// Socket options of both legs.
     pub tcp: Tcp,
 }
@@ -202,6 +206,8 @@ pub struct Route {
     pub lenient_connection: bool,
     /// Accept an empty `Host` (Docker over a Unix socket); default false.
     pub empty_host: bool,
+    /// How many sessions it takes, and how fast.
+    pub admission: Crowd,
     /// What becomes of its sessions when a reload changes it, or takes it away.
     pub on_change: OnChange,
 }

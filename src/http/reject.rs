@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::io::ErrorKind;
 
-use crate::error::{End, Kind, Side, Stage};
+use crate::error::{End, Kind, Limit, Side, Stage};
 
 /// A request that goes no further: which rule it broke, and what the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub fn status_for(end: &End) -> Option<u16> {
         (Side::Downstream, Stage::Request, Kind::HandshakeTimeout) => Some(408),
         (Side::Downstream, _, _) => None,
         (_, _, Kind::NoRoute) => Some(404),
+        (_, _, Kind::Limited { limit, .. }) if limit.is_of_client() => Some(429),
         (_, Stage::Relay, _) | (_, _, Kind::Answered | Kind::Stopped) => None,
         (_, _, Kind::ConnectTimeout | Kind::HandshakeTimeout) => Some(504),
         (Side::Upstream, Stage::Connect | Stage::Response, _) => Some(502),
@@ -64,6 +65,8 @@ pub fn upgrade_required(allowed: &[String], name: &str) -> Vec<u8> {
 pub fn failure(status: u16, end: &End, name: &str) -> Vec<u8> {
     let error = match (end.stage, &end.kind) {
         (_, Kind::NoRoute) => "destination_not_found",
+        (_, Kind::Limited { limit, .. }) if limit.is_of_client() => "http_request_denied",
+        (_, Kind::Limited { .. } | Kind::NoLocalPort) => "connection_limit_reached",
         (_, Kind::ConnectTimeout) => "connection_timeout",
         (_, Kind::HandshakeTimeout) if end.side == Side::Downstream => "http_request_error",
         (Stage::Connect, Kind::HandshakeTimeout) => "connection_timeout",
@@ -81,6 +84,8 @@ pub fn failure(status: u16, end: &End, name: &str) -> Vec<u8> {
     };
     let said = match (&end.kind, end.stage) {
         (Kind::NoRoute, _) => "no route for this host and path".to_owned(),
+        (Kind::Limited { limit, .. }, _) => over(*limit).to_owned(),
+        (Kind::NoLocalPort, _) => "no port is left to connect from".to_owned(),
         (Kind::ConnectTimeout, _) | (Kind::HandshakeTimeout, Stage::Connect) => {
             "the upstream did not accept in time".to_owned()
         }
@@ -93,8 +98,13 @@ pub fn failure(status: u16, end: &End, name: &str) -> Vec<u8> {
         _ => "the upstream closed before it answered".to_owned(),
     };
     let mut extra = format!("Proxy-Status: {name}; error={error}\r\n");
-    if status == 503 {
-        extra.push_str("Retry-After: 1\r\n");
+    let retry_after = match end.kind {
+        Kind::Limited { retry_after, .. } => Some(retry_after),
+        _ => (status == 503).then_some(1),
+    };
+    if let Some(seconds) = retry_after {
+        // Writing to a string cannot fail.
+        let _ = write!(extra, "Retry-After: {seconds}\r\n");
     }
     write(status, "close", &extra, &format!("{name}: {said}.\n"))
 }
@@ -105,6 +115,18 @@ pub fn drained(retry_after: u32, name: &str) -> Vec<u8> {
         "Proxy-Status: {name}; error=destination_unavailable\r\nRetry-After: {retry_after}\r\n"
     );
     write(503, "close", &extra, &format!("{name}: no new sessions here for now.\n"))
+}
+
+fn over(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Sessions => "there are as many sessions as may be",
+        Limit::RouteSessions => "there are as many sessions here as may be",
+        Limit::ClientSessions => "you have as many sessions as may be",
+        Limit::Handshakes | Limit::RouteHandshakes => "too many ask at the same time",
+        Limit::ClientHandshakes => "you ask too often",
+        Limit::Exchanges => "too many have connected and not asked yet",
+        Limit::ClientExchanges => "you have too many connections that have not asked yet",
+    }
 }
 
 /// A complete response as the answer to HEAD: the same head, no body (RFC 9110 §9.3.2).

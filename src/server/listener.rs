@@ -1,4 +1,5 @@
-//! The accept loop: takes connections as fast as they come, and backs off when it cannot.
+//! The accept loop: takes connections as fast as they come, pauses while descriptors are short, and backs off when
+//! there are none all the same.
 //!
 //! Who accepts a connection need not serve it: see [`super::balance`].
 
@@ -22,6 +23,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(5);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
 /// Shortages are logged this often at most: they come in storms.
 const WARN_EVERY: Duration = Duration::from_secs(5);
+/// How often a paused listener looks whether it may go on. The kernel's backlog holds those who come meanwhile.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Accepts until it is dropped. `index` is the listener's slot.
 pub(super) async fn accept(
@@ -34,6 +37,9 @@ pub(super) async fn accept(
     let mut warned: Option<Instant> = None;
     let mut turn = 0;
     loop {
+        while !has_room(&worker) {
+            worker.kit.reactor.sleep_until(Instant::now() + PAUSE).await;
+        }
         match poll_fn(|cx| acceptor.poll_accept(cx)).await {
             Ok((socket, peer)) => {
                 backoff = BACKOFF_FIRST;
@@ -62,6 +68,12 @@ pub(super) async fn accept(
             },
         }
     }
+}
+
+/// Whether there are descriptors for one more connection.
+fn has_room(worker: &Worker) -> bool {
+    let plan = worker.plans.load();
+    plan.limiter.descriptors.has_room(plan.config.gateway.admission.descriptors_reserved)
 }
 
 /// Takes what already waits: a listener that is closed would reset these connections.

@@ -47,15 +47,19 @@ use crate::relay::pool::PipeBudget;
 pub use crate::session::access_log::AccessLog;
 use crate::session::access_log::{LogSender, LogWriter};
 pub use crate::session::drains::{Drain, What};
+use crate::session::limiter::descriptors::Known;
 use crate::session::load::Loads;
 use crate::session::plan::Plan;
 pub use crate::session::question::SessionView;
 pub use crate::session::registry::Move;
-use crate::sys::net::TcpOptions;
+use crate::sys::net::{TcpOptions, open_descriptors};
 use crate::sys::probe::Probe;
 use crate::trace::Exporter;
 pub use crate::upstream::view::{EndpointState, EndpointView, UpstreamView};
 pub use crate::upstream::watch::Resolver;
+
+/// Descriptors are looked for up to this number: new ones have the lowest that is free.
+const OWN_DESCRIPTORS_MAX: u64 = 4096;
 
 /// A running gateway: its workers, and the ways to speak to them.
 pub struct Gateway {
@@ -139,6 +143,7 @@ impl Gateway {
         crate::sys::ignore_sigpipe();
         let probe = Probe::run();
         let uring = runs_in_uring(&config, &probe)?;
+        let nofile = probe.nofile.map(|limit| limit.soft);
         let demo = config.demo.then(EchoBackend::start).transpose().map_err(StartError::Spawn)?;
         if let Some(backend) = &demo {
             point_to(&mut config, backend.address());
@@ -202,6 +207,7 @@ impl Gateway {
         };
         let subject = Subject::new(Arc::clone(&plans), Arc::clone(&counters), Box::new(operator));
         let admin = door.map(|door| Admin::start(door, subject)).transpose();
+        watch_descriptors(&shared, nofile);
         let mut gateway = Gateway {
             workers,
             addresses,
@@ -432,6 +438,15 @@ fn spawn(
         }
     }
     Ok(workers)
+}
+
+/// Lets accepting pause before descriptors run out: all that are open by now are not for connections.
+fn watch_descriptors(shared: &Shared, limit: Option<u64>) {
+    let Some(limit) = limit else { return };
+    let (loads, counters) = (Arc::clone(&shared.loads), Arc::clone(&shared.counters));
+    let own = open_descriptors(limit.min(OWN_DESCRIPTORS_MAX));
+    let plan = shared.plans.load();
+    plan.limiter.descriptors.begin(Known { limit, own, loads, counters });
 }
 
 /// One worker did not start: ends the others.

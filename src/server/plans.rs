@@ -1,6 +1,7 @@
 //! Makes a plan of a configuration: what the kernel can do is known by now.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tracing::info;
@@ -34,6 +35,7 @@ pub(super) fn first(
         carriage: carriage.into_iter().map(|(_, carriage)| carriage).collect(),
         upstreams: Upstreams::new(&config),
         tcp: tcp_options(&config.gateway.tcp),
+        limiter: Arc::default(),
         ports,
         config: config.into(),
     })

@@ -207,6 +207,7 @@ impl Reloader {
             carriage: carriage.into(),
             upstreams: Upstreams::after(Some(&before.upstreams), &config, stays),
             tcp: tcp_options(&config.gateway.tcp),
+            limiter: Arc::clone(&before.limiter),
             ports: change.listening.iter().map(|listening| listening.address.port()).collect(),
             live: live.into(),
             config: config.into(),

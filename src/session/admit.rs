@@ -1,12 +1,14 @@
-//! What a route asks of an upgrade before anything is connected: the page it comes from, the mode of the
-//! session, the handshake, the extensions.
+//! What is asked of an upgrade before anything is connected: the page it comes from, the mode of the session, the
+//! handshake, the extensions, and that there is room for one more.
 
 use super::facts::Facts;
+use super::limiter::clients::Client;
 use super::mode;
 use super::plan::Plan;
 use super::worker::Worker;
 use crate::config::inspection::Deflate;
 use crate::config::{Mode, Route};
+use crate::error::Kind;
 use crate::http::head::RequestHead;
 use crate::http::origin;
 use crate::http::reject::Refusal;
@@ -62,6 +64,40 @@ pub fn admit(
         extensions = Some(offer);
     }
     Ok(Admitted { ask, extensions })
+}
+
+/// Lets an accepted connection begin its exchange. A proxy is not the client: who is, its request will say.
+///
+/// # Errors
+///
+/// The limit that is in the way.
+pub fn enter(facts: &mut Facts) -> Result<(), Kind> {
+    let plan = facts.plan();
+    let gateway = &plan.config.gateway;
+    let direct = facts.peer.map(|peer| peer.ip()).filter(|peer| !gateway.trusts(*peer));
+    let client = direct.map(|address| Client::of(address, &gateway.admission.client));
+    facts.pass = Some(plan.limiter.enter(client, &gateway.admission)?);
+    Ok(())
+}
+
+/// Gives an admitted request a place among the sessions, before anything is connected for it.
+///
+/// # Errors
+///
+/// The limit that is in the way.
+pub fn take_place(facts: &mut Facts, route: usize) -> Result<(), Kind> {
+    let plan = facts.plan();
+    let gateway = &plan.config.gateway;
+    let limits = &gateway.admission;
+    let direct = facts.peer.map(|peer| peer.ip()).filter(|peer| !gateway.trusts(*peer));
+    let named = facts.named.as_ref().and_then(|named| named.client.as_deref());
+    let address = direct.or_else(|| named?.parse().ok());
+    let client = address.map(|address| Client::of(address, &limits.client));
+    let route = plan.route(route);
+    match &mut facts.pass {
+        Some(pass) => pass.admit(client, (&route.name, &route.admission), limits),
+        None => unreachable!("it has entered"),
+    }
 }
 
 /// What becomes of an offer of compression: taken out when there will be no inflater to see through it.

@@ -73,7 +73,10 @@ pub async fn connect(worker: &Worker, facts: &mut Facts, request: &Request) -> R
                 if !is_ours(&source) {
                     upstream.failed(&endpoint, Failure::Connect, plan.upstreams.now());
                 }
-                Kind::Io { call: "connect", source }
+                match source.kind() {
+                    io::ErrorKind::AddrNotAvailable => Kind::NoLocalPort,
+                    _ => Kind::Io { call: "connect", source },
+                }
             }
             None => {
                 upstream.failed(&endpoint, Failure::Connect, plan.upstreams.now());
@@ -87,7 +90,9 @@ pub async fn connect(worker: &Worker, facts: &mut Facts, request: &Request) -> R
         return Err(End::new(Side::Proxy, Stage::Connect, Kind::Drained));
     }
     let nowhere = || Kind::Io { call: "connect", source: io::ErrorKind::AddrNotAvailable.into() };
-    Err(End::new(Side::Upstream, Stage::Connect, last.unwrap_or_else(nowhere)))
+    let kind = last.unwrap_or_else(nowhere);
+    let side = if matches!(kind, Kind::NoLocalPort) { Side::Proxy } else { Side::Upstream };
+    Err(End::new(side, Stage::Connect, kind))
 }
 
 /// The `handshake` timer ended while an endpoint was being connected, since `began`.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ulid::Ulid;
 
+use super::limiter::Pass;
 use super::mode::{Chosen, ChosenBy};
 use super::plan::Plan;
 use crate::config::Mode;
@@ -26,6 +27,8 @@ pub struct Facts {
     pub route: Option<Routed>,
     /// Its share in the endpoint that was tried last.
     pub endpoint: Option<Held>,
+    /// Its places among those that are limited, once it has some.
+    pub pass: Option<Pass>,
     /// The peer of the accepted connection; `None` over a Unix socket.
     pub peer: Option<SocketAddr>,
     /// What a trusted peer said of its client.

@@ -5,6 +5,7 @@
 pub mod access_log;
 pub mod facts;
 pub mod joined;
+pub mod limiter;
 pub mod load;
 pub mod mode;
 pub mod plan;
@@ -108,7 +109,15 @@ impl Leave {
 
 /// From the first byte to two sockets that can be joined.
 async fn exchange(worker: &Worker, facts: &mut Facts, downstream: Stream) -> Result<Relay, End> {
-    match switch(worker, facts, &downstream).await {
+    let switched = switch(worker, facts, &downstream).await;
+    if let Some(pass) = &mut facts.pass {
+        pass.end_exchange();
+        // Before the parting, which takes as long as the client likes.
+        if switched.is_err() {
+            pass.end_session();
+        }
+    }
+    match switched {
         Ok(Switched { upstream, to_upstream, to_downstream, framed }) => {
             let ways = [to_upstream, to_downstream];
             let kit = Rc::clone(&worker.kit);
@@ -149,6 +158,7 @@ async fn switch(
     downstream: &Stream,
 ) -> Result<Switched, Leave> {
     let reactor = &worker.kit.reactor;
+    admit::enter(facts).map_err(|kind| request::over_limit(worker, facts, kind))?;
     let plan = facts.plan();
     let by = deadline(facts, plan.handshake_longest());
     let request = reactor.timeout_at(by, request::read(worker, facts, downstream)).await;

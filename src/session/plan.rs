@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::limiter::Limiter;
 use super::registry::Windows;
 use crate::config::{Config, Route};
 use crate::metrics::Engine;
@@ -45,6 +46,8 @@ pub struct Plan {
     pub upstreams: Upstreams,
     /// TCP options of connects.
     pub tcp: TcpOptions,
+    /// What is counted against limits; the same in all plans.
+    pub limiter: Arc<Limiter>,
     /// The port of each listener, by slot; `None` for Unix sockets.
     pub ports: Box<[Option<u16>]>,
 }

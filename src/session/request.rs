@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use ulid::Ulid;
 
-use super::admit::{Admitted, admit};
+use super::admit::{Admitted, admit, take_place};
 use super::connect::hash_key;
 use super::facts::{Asked, Facts, Named};
 use super::input::Input;
@@ -128,6 +128,7 @@ fn judge(
     if trusted {
         name_client(facts, &head);
     }
+    take_place(facts, index).map_err(|kind| over_limit(worker, facts, kind))?;
     let hash_key = hash_key(facts, index, &head);
     let id = facts.id.to_string();
     let hop = facts
@@ -260,6 +261,7 @@ impl Facts {
             plan: None,
             route: None,
             endpoint: None,
+            pass: None,
             peer,
             named: None,
             asked: None,
@@ -286,6 +288,12 @@ fn refused(worker: &Worker, facts: &mut Facts, refusal: Refusal) -> Leave {
     let answer = reject::refusal(&refusal, &facts.plan().config.gateway.name);
     let end = End::new(Side::Downstream, Stage::Request, Kind::Refused(refusal.rule));
     Leave { end, parting: Parting::Say(answer) }
+}
+
+/// There is no room for it, or it comes too early.
+pub fn over_limit(worker: &Worker, facts: &mut Facts, kind: Kind) -> Leave {
+    worker.counters.upgrade(UpgradeResult::Refused);
+    Leave::telling(facts, End::new(Side::Proxy, Stage::Request, kind))
 }
 
 /// The client closed or was reset before its request was complete.

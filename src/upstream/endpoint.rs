@@ -34,6 +34,8 @@ pub struct Endpoint {
     pub(super) answer_failures: AtomicU64,
     pub(super) ejections: AtomicU64,
     pub(super) ejection: Ejection,
+    /// Whether that was said, and still holds.
+    pub(super) is_short_of_ports: AtomicBool,
     /// Odd while the checks find it unhealthy: each change counts, so that what was begun for one ends with it.
     changes: AtomicU32,
     /// Checks of one kind in a row: passed above zero, failed below. Written by the one who checks.
@@ -59,6 +61,7 @@ impl Endpoint {
             answer_failures: AtomicU64::default(),
             ejections: AtomicU64::default(),
             ejection: Ejection::default(),
+            is_short_of_ports: AtomicBool::default(),
             changes: AtomicU32::default(),
             streak: AtomicI32::default(),
             drained: AtomicBool::default(),

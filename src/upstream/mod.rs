@@ -8,6 +8,7 @@ pub mod choice;
 pub mod ejection;
 pub mod endpoint;
 pub mod hash;
+pub mod ports;
 pub mod view;
 pub mod watch;
 
@@ -24,6 +25,7 @@ use tracing::{info, warn};
 use self::choice::Candidate;
 use self::ejection::{Admission, Failure};
 pub use self::endpoint::{Address, Endpoint, Held};
+use self::ports::Use;
 use crate::config::upstreams::{Balance, UpstreamRules};
 use crate::config::{self, Config, EndpointTarget};
 
@@ -251,8 +253,36 @@ impl Upstream {
         }
     }
 
+    /// Ports that there are for connects to this endpoint; `None` for one that needs none.
+    pub fn ports_for(&self, endpoint: &Endpoint) -> Option<u64> {
+        let Address::Tcp(address) = endpoint.address else { return None };
+        let fits = |source: &&IpAddr| source.is_ipv4() == address.is_ipv4();
+        // Without any it is the one that the kernel chooses.
+        let sources = self.rules.sources.iter().filter(fits).count().max(1);
+        Some(ports::count() * sources as u64)
+    }
+
+    /// Says so before the ports run out; once, until there are some again.
+    fn watch_ports(&self, endpoint: &Endpoint) {
+        let Some(ports) = self.ports_for(endpoint) else { return };
+        let used = endpoint.sessions() as u64;
+        match ports::judge(used, ports) {
+            Use::High if !endpoint.is_short_of_ports.swap(true, Relaxed) => {
+                let (route, endpoint) = (&*self.name, &endpoint.address);
+                warn!(
+                    route, %endpoint, used, ports,
+                    "local ports to connect from run short: give the route more addresses with source = [...], \
+                     widen net.ipv4.ip_local_port_range, or connect over a Unix socket"
+                );
+            }
+            Use::Low => endpoint.is_short_of_ports.store(false, Relaxed),
+            _ => {}
+        }
+    }
+
     /// A connect came about.
     pub fn connected(&self, endpoint: &Endpoint) {
+        self.watch_ports(endpoint);
         if endpoint.ejection.connected(&self.rules.ejection) {
             self.say_back(endpoint);
         }

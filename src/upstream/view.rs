@@ -46,6 +46,9 @@ pub struct EndpointView {
     pub answer_failures: u64,
     /// How often it was left alone for that.
     pub ejections: u64,
+    /// Local ports that there are for its sessions; `None` over a Unix socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<u64>,
 }
 
 /// What holds for new sessions of an endpoint.
@@ -89,17 +92,21 @@ impl Upstream {
             last_resorts: counts.last_resorts.load(Relaxed),
             no_ports: counts.no_ports.load(Relaxed),
             failed_lookups: counts.failed_lookups.load(Relaxed),
-            endpoints: self.members.load().all.iter().map(|member| member.view(now)).collect(),
+            endpoints: self
+                .members
+                .load()
+                .all
+                .iter()
+                .map(|member| self.view_of(member, now))
+                .collect(),
         }
     }
-}
 
-impl Member {
-    fn view(&self, now: Duration) -> EndpointView {
-        let endpoint = &self.endpoint;
+    fn view_of(&self, member: &Member, now: Duration) -> EndpointView {
+        let endpoint = &member.endpoint;
         let is_shunned =
             endpoint.is_unhealthy() || endpoint.ejection.admission(now) != Admission::Open;
-        let drains = self.is_draining || endpoint.is_drained();
+        let drains = member.is_draining || endpoint.is_drained();
         let state = match (drains, is_shunned) {
             (true, _) => EndpointState::Draining,
             (false, true) => EndpointState::Unhealthy,
@@ -108,13 +115,14 @@ impl Member {
         EndpointView {
             endpoint: endpoint.address.to_string(),
             backend: endpoint.text.as_ref().to_owned(),
-            weight: self.weight,
+            weight: member.weight,
             state,
             sessions: endpoint.sessions() as u64,
             chosen: endpoint.chosen.load(Relaxed),
             connect_failures: endpoint.connect_failures.load(Relaxed),
             answer_failures: endpoint.answer_failures.load(Relaxed),
             ejections: endpoint.ejections.load(Relaxed),
+            ports: self.ports_for(endpoint),
         }
     }
 }

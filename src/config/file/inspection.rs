@@ -12,7 +12,18 @@ use super::super::value::TIMER;
 use super::{bytes_or_off, count_or_off, duration};
 
 /// Keys that mean nothing to a session that is not looked into.
-const KEYS: [&str; 5] = ["inspect", "on_violation", "deflate", "limits", "heartbeat"];
+const KEYS: [&str; 4] = ["inspect", "on_violation", "deflate", "heartbeat"];
+
+/// The same within `[route.limits]`.
+const LIMITS: [&str; 7] = [
+    "frame_bytes",
+    "message_bytes",
+    "fragments",
+    "inflated_bytes",
+    "inflated_ratio",
+    "to_upstream",
+    "to_downstream",
+];
 
 /// deflate reaches 1032 (RFC 1951); a limit beyond that never holds.
 const RATIO_MAX: u32 = 1_032;
@@ -20,12 +31,11 @@ const RATIO_MAX: u32 = 1_032;
 /// How long a side may take to answer a ping, where the file does not say.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads them; what is left out has its default.
-pub(super) fn read(section: &Section) -> Inspection {
+/// Reads them; what is left out has its default. All other keys of `limits` have been read.
+pub(super) fn read(section: &Section, limits: Section) -> Inspection {
     let default = Inspection::default();
     let depth = section.text("inspect", depth).unwrap_or(default.depth);
     let deflate = deflate_of(section, depth);
-    let limits = section.table("limits", "[route.limits]");
     let rates = [
         rates(limits.table("to_upstream", "[route.limits.to_upstream]"), deflate),
         rates(limits.table("to_downstream", "[route.limits.to_downstream]"), deflate),
@@ -42,10 +52,15 @@ pub(super) fn read(section: &Section) -> Inspection {
 }
 
 /// Notes the keys that are there as faults, for a route whose sessions are never looked into.
-pub(super) fn refuse_keys(section: &Section) {
+pub(super) fn refuse_keys(section: &Section, limits: &Section) {
     for key in KEYS {
         if let Some(value) = section.value(key) {
             section.refuse(key, value.at, "needs mode = \"inspect\"");
+        }
+    }
+    for key in LIMITS {
+        if let Some(value) = limits.value(key) {
+            limits.refuse(key, value.at, "needs mode = \"inspect\"");
         }
     }
 }

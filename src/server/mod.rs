@@ -52,14 +52,11 @@ use crate::session::load::Loads;
 use crate::session::plan::Plan;
 pub use crate::session::question::SessionView;
 pub use crate::session::registry::Move;
-use crate::sys::net::{TcpOptions, open_descriptors};
+use crate::sys::net::TcpOptions;
 use crate::sys::probe::Probe;
 use crate::trace::Exporter;
 pub use crate::upstream::view::{EndpointState, EndpointView, UpstreamView};
 pub use crate::upstream::watch::Resolver;
-
-/// Descriptors are looked for up to this number: new ones have the lowest that is free.
-const OWN_DESCRIPTORS_MAX: u64 = 4096;
 
 /// A running gateway: its workers, and the ways to speak to them.
 pub struct Gateway {
@@ -180,6 +177,11 @@ impl Gateway {
         let addresses: Vec<BoundAddress> =
             listening.iter().map(|listening| listening.address.clone()).collect();
         let ended = Arc::new(Notify::new());
+        if let Some(limit) = nofile {
+            let (loads, counters) = (Arc::clone(&shared.loads), Arc::clone(&shared.counters));
+            let known = Known::before_workers(limit, loads, counters);
+            shared.plans.load().limiter.descriptors.begin(known);
+        }
         let workers = spawn(&shared, controllers, controls, sockets, &log_sender, &ended)?;
         let plans = Arc::clone(&shared.plans);
         let reloader = Reloader::new(Begun {
@@ -207,7 +209,6 @@ impl Gateway {
         };
         let subject = Subject::new(Arc::clone(&plans), Arc::clone(&counters), Box::new(operator));
         let admin = door.map(|door| Admin::start(door, subject)).transpose();
-        watch_descriptors(&shared, nofile);
         let mut gateway = Gateway {
             workers,
             addresses,
@@ -438,15 +439,6 @@ fn spawn(
         }
     }
     Ok(workers)
-}
-
-/// Lets accepting pause before descriptors run out: all that are open by now are not for connections.
-fn watch_descriptors(shared: &Shared, limit: Option<u64>) {
-    let Some(limit) = limit else { return };
-    let (loads, counters) = (Arc::clone(&shared.loads), Arc::clone(&shared.counters));
-    let own = open_descriptors(limit.min(OWN_DESCRIPTORS_MAX));
-    let plan = shared.plans.load();
-    plan.limiter.descriptors.begin(Known { limit, own, loads, counters });
 }
 
 /// One worker did not start: ends the others.

@@ -9,12 +9,18 @@ use tracing::{info, warn};
 use crate::config::admission::reserve_of;
 use crate::metrics::Counters;
 use crate::session::load::Loads;
+use crate::sys::net::open_descriptors;
 
 /// A connection has a socket, and is owed one upstream.
 const PER_CONNECTION: u64 = 2;
 const PER_PIPE: u64 = 2;
+/// Descriptors are looked for up to this number: new ones have the lowest that is free.
+const OWN_DESCRIPTORS_MAX: u64 = 4096;
+/// What each worker, and all other threads together, will open for themselves.
+const OWN_BY_WORKER: u64 = 4;
+const OWN_BY_OTHERS: u64 = 12;
 
-/// What is there, and what is needed. Nothing is known until the gateway has started.
+/// What is there, and what is needed. Nothing is known until the gateway starts.
 #[derive(Debug, Default)]
 pub struct Descriptors {
     known: OnceLock<Known>,
@@ -75,6 +81,14 @@ impl Descriptors {
 }
 
 impl Known {
+    /// What is known before workers start: what is open by now is not for connections, nor is what they will open
+    /// for themselves. The first of them may have a full backlog to accept.
+    pub fn before_workers(limit: u64, loads: Arc<Loads>, counters: Arc<[Arc<Counters>]>) -> Known {
+        let to_come = OWN_BY_WORKER * counters.len() as u64 + OWN_BY_OTHERS;
+        let own = open_descriptors(limit.min(OWN_DESCRIPTORS_MAX)) + to_come;
+        Known { limit, own, loads, counters }
+    }
+
     /// For connections that are there.
     fn needed(&self) -> u64 {
         let connections: usize =

@@ -51,6 +51,10 @@ pub(super) struct Reloader {
     failed: AtomicU64,
     last_failed: AtomicBool,
     state: Mutex<State>,
+    /// Earlier plans: an exchange may still go by one. Apart, since others ask how many there are at any time.
+    past: Mutex<Vec<Weak<Plan>>>,
+    /// Whose turn it is to read the configuration: who reads it later has to be followed later.
+    turn: Mutex<()>,
 }
 
 /// What a reload leaves to the next one.
@@ -59,8 +63,6 @@ struct State {
     listening: Vec<Listening>,
     /// Looks after the endpoints of the present plan.
     watch: Option<Watch>,
-    /// Earlier plans: an exchange may still go by one.
-    past: Vec<Weak<Plan>>,
 }
 
 /// What the start has made.
@@ -108,7 +110,9 @@ impl Reloader {
             succeeded: AtomicU64::default(),
             failed: AtomicU64::default(),
             last_failed: AtomicBool::default(),
-            state: Mutex::new(State { listening, watch, past: Vec::new() }),
+            state: Mutex::new(State { listening, watch }),
+            past: Mutex::default(),
+            turn: Mutex::default(),
         })
     }
 
@@ -124,7 +128,7 @@ impl Reloader {
 
     /// What came of the reloads so far.
     pub fn counts(&self) -> Reloads {
-        let past = self.state().past.iter().filter(|past| past.strong_count() > 0).count();
+        let past = self.past().iter().filter(|past| past.strong_count() > 0).count();
         Reloads {
             succeeded: self.succeeded.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
@@ -146,6 +150,7 @@ impl Reloader {
     ///
     /// See [`NotReloaded`]; then nothing has changed.
     pub fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let source = self.source.get().ok_or(NotReloaded::NoFile);
         let read = source.and_then(|source| source().map_err(NotReloaded::Faults));
         let reloaded = read.and_then(|config| self.follow(config));
@@ -181,7 +186,7 @@ impl Reloader {
         }
         let before = self.plans.load_full();
         let needs_restart = keep_what_cannot_change(&mut config.gateway, &before.config.gateway);
-        let placed = self.place(&mut state, &before, std::mem::take(&mut config.routes))?;
+        let placed = self.place(&before, std::mem::take(&mut config.routes))?;
         let carriage = plans::carriage_after(&before, &placed, &config.gateway, &self.probe)
             .map_err(|error| NotReloaded::Unable(error.to_string()))?;
         let change = self.bind(&state.listening, &config)?;
@@ -220,19 +225,15 @@ impl Reloader {
         Ok(reloaded)
     }
 
-    fn place(
-        &self,
-        state: &mut State,
-        before: &Plan,
-        routes: Vec<Route>,
-    ) -> Result<Placed, NotReloaded> {
-        state.past.retain(|past| past.strong_count() > 0);
+    fn place(&self, before: &Plan, routes: Vec<Route>) -> Result<Placed, NotReloaded> {
+        let mut past = self.past();
+        past.retain(|past| past.strong_count() > 0);
         let is_vacant = |slot| {
             let began =
                 |past: &Weak<Plan>| past.upgrade().is_some_and(|past| past.live.contains(&slot));
             let counters = self.counters.iter().map(|worker| worker.route(Some(slot)));
             RouteSnapshot::of(counters).open.iter().all(|open| *open == 0)
-                && !state.past.iter().any(began)
+                && !past.iter().any(began)
         };
         slots::place(&before.config.routes, &before.live, routes, is_vacant).ok_or_else(|| {
             NotReloaded::Unable("too many changes of routes since the start: restart".to_owned())
@@ -288,7 +289,7 @@ impl Reloader {
     /// Lets everybody go by `plan`, and waits until the workers accept where it says.
     fn swap(&self, state: &mut State, before: &Arc<Plan>, plan: Plan, change: Change) {
         let Change { listening, mut sockets, closes, .. } = change;
-        state.past.push(Arc::downgrade(before));
+        self.past().push(Arc::downgrade(before));
         self.plans.store(Arc::new(plan));
         let (done, followed) = mpsc::channel();
         for (worker, control) in self.controls.iter().enumerate() {
@@ -326,19 +327,33 @@ impl Reloader {
                 OnChange::Drain => (gateway.drain, gateway.drain_rate),
                 OnChange::Close => (Duration::ZERO, None),
             };
-            let whose = Whose::Retired(slot);
-            let leaving = Leaving::new(whose, over, || Kind::RouteChanged, SERVICE_RESTART);
+            let leaving = || {
+                let whose = Whose::Retired(slot);
+                Leaving::new(whose, over, || Kind::RouteChanged, SERVICE_RESTART)
+            };
+            if over.is_zero() {
+                // Those that are there wait for nobody.
+                self.depart(leaving());
+            }
             // Exchanges that are under way become sessions there.
-            let leaving = leaving.until(over + route.timeouts.handshake);
-            let leaving = Arc::new(match rate {
+            let leaving = leaving().until(over + route.timeouts.handshake);
+            self.depart(match rate {
                 Some(rate) => leaving.at_most(f64::from(rate)),
                 None => leaving,
             });
-            for control in self.controls.iter() {
-                // A worker that has ended has no sessions.
-                let _ = control.send(Control::Depart(Arc::clone(&leaving)));
-            }
         }
+    }
+
+    fn depart(&self, leaving: Leaving) {
+        let leaving = Arc::new(leaving);
+        for control in self.controls.iter() {
+            // A worker that has ended has no sessions.
+            let _ = control.send(Control::Depart(Arc::clone(&leaving)));
+        }
+    }
+
+    fn past(&self) -> MutexGuard<'_, Vec<Weak<Plan>>> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

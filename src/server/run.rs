@@ -160,8 +160,11 @@ impl Signals {
                 Ok(Told::Counters) => print_counters(gateway),
                 Ok(Told::Reload) => {
                     notifier.reloading();
+                    // Elsewhere, since names are looked up: the watchdog is fed meanwhile.
+                    let reloader = Arc::clone(&gateway.reloader);
+                    let reloading = tokio::task::spawn_blocking(move || reloader.reload());
                     // What came of it has been logged.
-                    let _ = gateway.reload();
+                    drop(reloading.await);
                     notifier.ready(gateway);
                 }
                 Ok(Told::Stop) => return Stop::Signal,

@@ -147,12 +147,14 @@ pub const SERVICE_RESTART: u16 = 1012;
 
 /// Lets an inspected session tell both sides that it ends, where there is time for that.
 fn leave_politely(seat: &Seat, how: End) -> Result<(), End> {
-    match how.kind {
-        Kind::IdleTimeout | Kind::Killed | Kind::EndpointUnhealthy => {
-            seat.with_relay(|relay| relay.leave(how, GOING_AWAY)).unwrap_or(Ok(()))
+    let code = match how.kind {
+        Kind::IdleTimeout | Kind::HalfCloseTimeout | Kind::Killed | Kind::EndpointUnhealthy => {
+            GOING_AWAY
         }
-        _ => Err(how),
-    }
+        Kind::RouteChanged => SERVICE_RESTART,
+        _ => return Err(how),
+    };
+    seat.with_relay(|relay| relay.leave(how, code)).unwrap_or(Ok(()))
 }
 
 /// Takes a session off the ring, which ends it at once or not at all, and lets it end in good order.

@@ -72,6 +72,7 @@ fn every_key_reaches_the_configuration() {
     assert_eq!((gateway.drain_over, gateway.drain_rate), (Some(seconds(20)), Some(50)));
     assert!(!gateway.balance);
     assert_eq!((gateway.name.as_str(), gateway.access_log), ("edge-1", false));
+    assert!(gateway.watch_file);
     assert!(gateway.trusts("10.9.9.9".parse().unwrap()));
     assert!(gateway.trusts("::ffff:192.0.2.7".parse().unwrap()));
     assert!(!gateway.trusts("192.0.2.8".parse().unwrap()));

@@ -436,6 +436,24 @@ fn the_operator_reloads_by_command_and_is_told_what_came_of_it() {
 }
 
 #[test]
+fn a_file_that_becomes_another_is_read_without_being_asked_for() {
+    let (one, other) = (named("one"), named("two"));
+    let at =
+        |to: SocketAddr| ["[gateway]\nwatch_file = true\n", LISTENER, &route("a", to, "")].concat();
+    let served = Served::start(&at(one.address));
+    drop(opened(served.program.address(), "/a", "one"));
+    served.write(&at(other.address));
+    served.program.diagnostic_with("reloaded: generation 1; changed a");
+    drop(opened(served.program.address(), "/a", "two"));
+    // Another file under the same name, as editors and mounted volumes do it.
+    let next = served.file.with_extension("next");
+    std::fs::write(&next, "nonsense").expect("a file");
+    std::fs::rename(&next, &served.file).expect("in its place");
+    served.program.diagnostic_with("not reloaded: ");
+    drop(opened(served.program.address(), "/a", "two"));
+}
+
+#[test]
 fn without_a_file_there_is_nothing_to_read_again() {
     let mut command = upsplice();
     command.args(["run", "--workers", "1", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:9"]);

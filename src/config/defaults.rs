@@ -22,6 +22,7 @@ impl Default for Gateway {
             balance: true,
             drain: Duration::from_secs(30),
             drain_over: None,
+            watch_file: false,
             drain_rate: Some(1000),
             no_fallback: false,
             name: "upsplice".to_owned(),

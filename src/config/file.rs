@@ -66,6 +66,7 @@ fn gateway(section: Section) -> Gateway {
         busy_poll: section.text("busy_poll", value::busy_poll).unwrap_or(default.busy_poll),
         balance: section.switch("balance").unwrap_or(default.balance),
         drain: duration(&section, "drain", TIMER).unwrap_or(default.drain),
+        watch_file: section.switch("watch_file").unwrap_or(default.watch_file),
         drain_over: duration_or_off(&section, "drain_over", TIMER).unwrap_or(default.drain_over),
         drain_rate: count_or_off(&section, "drain_rate", DRAIN_RATE_MAX)
             .unwrap_or(default.drain_rate),

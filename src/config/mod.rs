@@ -91,6 +91,8 @@ pub struct Gateway {
     pub group: Option<String>,
     /// Give up what a running gateway does not do: system calls, files, capabilities; default true.
     pub sandbox: bool,
+    /// Reload whenever the file has become another; default false.
+    pub watch_file: bool,
     /// Where the operator is answered; `None`: nowhere.
     pub admin: Option<Listen>,
     /// What requests over TCP must know there.

@@ -10,6 +10,7 @@ mod bind;
 mod confine;
 mod control;
 mod drain;
+mod file_watch;
 mod listener;
 pub mod notify;
 mod operator;

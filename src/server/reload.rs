@@ -429,6 +429,7 @@ fn keep_what_cannot_change(new: &mut Gateway, old: &Gateway) -> Vec<&'static str
     keep!(
         workers,
         runtime,
+        watch_file,
         busy_poll,
         balance,
         no_fallback,

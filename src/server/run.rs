@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
+use super::file_watch;
 use super::notify::Notifier;
 use super::{AccessLog, Bound, Gateway, NotReloaded, Source, StartError};
 use crate::config::{Config, lookup};
@@ -54,6 +55,7 @@ pub fn run(config: Config, source: Source) -> Result<bool, StartError> {
     let patience = config.gateway.drain;
     let demo = config.demo;
     let has_file = config.file.is_some();
+    let watched = config.file.clone().filter(|_| config.gateway.watch_file);
     runtime.block_on(async {
         let gateway = Gateway::serve(config, bound, log, Arc::new(lookup))?;
         if has_file {
@@ -64,6 +66,7 @@ pub fn run(config: Config, source: Source) -> Result<bool, StartError> {
             info!("no --config and no --to: serving the test page, open http://{address}/");
         }
         let stop = signals.wait_for_stop(&gateway, &notifier);
+        let stop = beside(stop, file_watch::follow(watched, &gateway, &notifier));
         let stop = beside(stop, notifier.watch(&gateway)).await;
         if stop == Stop::WorkerEnded {
             error!(
@@ -91,6 +94,15 @@ async fn beside<T>(work: impl Future<Output = T>, endless: impl Future<Output = 
         work.as_mut().poll(cx)
     })
     .await
+}
+
+/// Reads the configuration again. What comes of it is logged.
+pub(super) async fn reload(gateway: &Gateway, notifier: &Notifier) {
+    notifier.reloading();
+    // Elsewhere, since names are looked up: the watchdog is fed meanwhile.
+    let reloader = Arc::clone(&gateway.reloader);
+    drop(tokio::task::spawn_blocking(move || reloader.reload()).await);
+    notifier.ready(gateway);
 }
 
 /// Stops accepting, and gives the sessions so long.
@@ -158,15 +170,7 @@ impl Signals {
             });
             match told.await {
                 Ok(Told::Counters) => print_counters(gateway),
-                Ok(Told::Reload) => {
-                    notifier.reloading();
-                    // Elsewhere, since names are looked up: the watchdog is fed meanwhile.
-                    let reloader = Arc::clone(&gateway.reloader);
-                    let reloading = tokio::task::spawn_blocking(move || reloader.reload());
-                    // What came of it has been logged.
-                    drop(reloading.await);
-                    notifier.ready(gateway);
-                }
+                Ok(Told::Reload) => reload(gateway, notifier).await,
                 Ok(Told::Stop) => return Stop::Signal,
                 Err(Stop::WorkerEnded) => {
                     // It has said so in its last moment: the thread is still about to end.

@@ -164,6 +164,8 @@ fn a_socket_file_left_by_a_killed_process_is_replaced_and_one_in_use_is_not() {
     let path = folder.path().join("front.sock");
     // Dropping the listener leaves the file, as a kill does.
     drop(UnixListener::bind(&path).expect("a path"));
+    // A test beside this one that starts a program holds a copy of the listener until its exec(2).
+    eventually("nobody listens any more", || UnixStream::connect(&path).is_err());
     let backend = Backend::echo();
     let text = config_to(backend.address, "", "")
         .replace("127.0.0.1:0", &format!("unix:{}", path.display()));

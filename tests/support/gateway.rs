@@ -123,8 +123,9 @@ impl Engine {
             Engine::Auto => {
                 assert_eq!(line["mode_reason"], "adaptive", "{line}");
                 assert_eq!(line["fallback"], serde_json::json!([]), "{line}");
-                let spliced = total("bytes_splice") > 0;
-                assert_eq!(spliced, total("engine_switches") > 0, "{line}");
+                // Only after a switch can bytes be spliced; after the last bytes, a switch has none left.
+                let has_switched = total("engine_switches") > 0;
+                assert!(has_switched || total("bytes_splice") == 0, "{line}");
             }
             Engine::Uring => {
                 assert_eq!(total("bytes_copy"), head_data, "uring fell back to copy: {line}");

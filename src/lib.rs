@@ -63,7 +63,8 @@
 //! - After the join payload does not enter user memory, with engine `splice`: no receive, no send. The
 //!   exceptions are counted: a fallback, with its [reason](metrics::Reason), and an urgent byte (`oob`).
 //! - With engine `auto` each direction is copied while its fills are small and spliced while they are large
-//!   ([`relay::pace`]); it changes only with nothing held.
+//!   ([`relay::pace`]); it changes only with nothing held. Where a worker finds many small messages at once
+//!   their sessions go by its ring (`relay::crowd`), until that is over or they carry more.
 //! - With engine `uring` the worker's ring moves the bytes and its sockets are not in the reactor; what a direction
 //!   may hold is bounded by its credit ([`relay::Kit`], note 0012). The rest of this list holds for it, too.
 //! - An inspected byte passes as it came or not at all, and no part of a control frame, or of what breaks a rule, passes
@@ -97,7 +98,7 @@
 //! # What it needs
 //!
 //! Linux; splice(2) between sockets and pipes for engine `splice`, without which it copies and says so; io_uring
-//! only for `--runtime uring`. [`sys::probe`] finds out by trying.
+//! for `--runtime uring`, engine `uring`, and crowds of small messages. [`sys::probe`] finds out by trying.
 
 pub mod admin;
 pub mod cli;

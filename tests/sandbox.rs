@@ -12,13 +12,16 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::rc::Rc;
 use std::thread;
 
 use seccomp::{Call, Errno, Refusal};
 use support::process::{command, config_to, refusal};
 use support::{Backend, Client, Engine, Program, Runtime, pump};
 use upsplice::sys::probe::Probe;
-use upsplice::sys::sandbox::{Confined, Needs, confine};
+use upsplice::sys::reactor::Reactor;
+use upsplice::sys::ring::{Prepared, Ring, Setup};
+use upsplice::sys::sandbox::{Confined, Needs, Rings, confine};
 
 const LEN: usize = 4 << 20;
 
@@ -131,9 +134,27 @@ fn rings_are_there_inside_for_those_who_need_them() {
         return;
     }
     let of =
-        |uring| inside(Needs { uring, ..Needs::default() }, |_| Probe::run().uring_works().is_ok());
-    assert!(of(true));
-    assert!(!of(false));
+        |rings| inside(Needs { rings, ..Needs::default() }, |_| Probe::run().uring_works().is_ok());
+    assert_eq!([Rings::Any, Rings::Made, Rings::None].map(of), [true, false, false]);
+}
+
+#[test]
+fn a_ring_that_was_made_before_works_inside_and_only_where_it_is_needed() {
+    let Ok(made) = Prepared::new() else {
+        eprintln!("SKIPPED: sandbox: this kernel gives no ring");
+        return;
+    };
+    let setup = Setup { buffers: 4, buffer_bytes: 16, receive_bytes_max: 64 };
+    let begin = move |made, rings| {
+        inside(Needs { rings, ..Needs::default() }, move |_| {
+            let reactor = Rc::new(Reactor::new().expect("descriptors"));
+            // It receives one byte, to find out what this kernel knows.
+            Ring::begin(made, setup, &reactor).map(drop)
+        })
+    };
+    begin(made, Rings::Made).expect("it works");
+    let refused = begin(Prepared::new().expect("one more"), Rings::None);
+    assert_eq!(refused.expect_err("no call enters it").raw_os_error(), Some(ENOSYS));
 }
 
 #[test]

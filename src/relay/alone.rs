@@ -11,7 +11,7 @@ use crate::error::End;
 impl Relay {
     /// Turn after turn, for one that drives a relay and its reactor alone: ready when the relay is over.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let reactor = Rc::clone(self.reactor());
+        let reactor = Rc::clone(&self.kit().reactor);
         loop {
             reactor.collect(drop);
             match self.turn() {
@@ -20,7 +20,8 @@ impl Relay {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Turn::Waiting => ready!(reactor.poll_carry(cx)),
+                // Who drives one relay has no crowd, and no use for another engine.
+                Turn::Waiting | Turn::Calls(_) => ready!(reactor.poll_carry(cx)),
             }
         }
     }
@@ -38,7 +39,7 @@ pub async fn carry(relays: Vec<Relay>, kit: &Kit, mut ended: impl FnMut(Relay, E
         for key in std::mem::take(&mut due) {
             let Some(relay) = &mut relays[key] else { continue };
             match relay.turn() {
-                Turn::Waiting => {}
+                Turn::Waiting | Turn::Calls(_) => {}
                 Turn::Spent => due.push(key),
                 Turn::Over(end) => {
                     left -= 1;

@@ -10,7 +10,6 @@ use super::{
     Closing, Detached, Direction, Engine, Framed, Kit, Live, ReadyRelay, Reason, Turn, Way,
 };
 use crate::error::{End, Kind, Side, Stage};
-use crate::sys::reactor::Reactor;
 use crate::sys::stream::Stream;
 
 /// A joined session at work.
@@ -85,12 +84,42 @@ impl Relay {
                 let parts = Parts { downstream, upstream, ways, failure };
                 Ok(Relay::from(RingRelay::new(parts, live, hub, kit)))
             }
+            // The ring was the worker's choice, and here there is none to choose.
+            Err(_) if detached.is_paced() => {
+                detached.go_on_by(Engine::Copy);
+                ReadyRelay::resume(detached, kit).map(Relay::from)
+            }
             Err(reason) => {
                 detached.switch(Engine::Copy);
                 let relay = ReadyRelay::resume(detached, Rc::clone(&kit))?;
                 Ok(Relay::from(relay).without_ring(reason, &kit))
             }
         }
+    }
+
+    /// Goes on by the engine that a [turn](Turn::Calls) has called for. Nobody is told of its events until it is
+    /// [attached](Relay::attach) again.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Relay::resume`]; both sockets are closed then.
+    pub fn change(self, engine: Engine) -> io::Result<Relay> {
+        let kit = Rc::clone(self.kit());
+        if engine == Engine::Uring && kit.hub().is_err() {
+            kit.crowd.close();
+            return Ok(self);
+        }
+        let route = self.live().route();
+        let mut detached = self.detach();
+        detached.go_on_by(engine);
+        let relay = Relay::resume(detached, Rc::clone(&kit))?;
+        for direction in Direction::BOTH {
+            kit.counters.switched(relay.engine(direction));
+        }
+        if let Some(route) = route {
+            relay.live().count_for(u16::try_from(route).expect("it was one"));
+        }
+        Ok(relay)
     }
 
     /// The session with this key is told of events, and nobody else.
@@ -224,10 +253,10 @@ impl Relay {
         }
     }
 
-    pub(super) fn reactor(&self) -> &Rc<Reactor> {
+    pub(super) fn kit(&self) -> &Rc<Kit> {
         match &self.carrier {
-            Carrier::Ready(relay) => &relay.kit.reactor,
-            Carrier::Ring(relay) => relay.reactor(),
+            Carrier::Ready(relay) => &relay.kit,
+            Carrier::Ring(relay) => relay.kit(),
         }
     }
 

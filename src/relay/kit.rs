@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::crowd::Crowd;
 use super::framed::Scratch;
 use super::pool::{PipeBudget, PipePool};
 use super::splice;
@@ -12,7 +13,7 @@ use super::uring::{self, hub::Hub};
 use crate::metrics::{Counters, Reason};
 use crate::sys::Errno;
 use crate::sys::reactor::Reactor;
-use crate::sys::ring::Setup;
+use crate::sys::ring::{Prepared, Ring, Setup};
 
 /// The copy engine's buffer: large enough that a bulk session needs few calls, small enough to stay in
 /// the second-level cache.
@@ -29,7 +30,10 @@ pub struct Kit {
     pub(super) scratch: RefCell<Option<Scratch>>,
     pub(super) counters: Arc<Counters>,
     pub(super) no_fallback: bool,
+    pub(super) crowd: Rc<Crowd>,
     ring: Setup,
+    /// Made beforehand, and not taken yet.
+    prepared: RefCell<Option<Prepared>>,
     hub: RefCell<Option<Rc<Hub>>>,
 }
 
@@ -51,7 +55,9 @@ impl Kit {
             scratch: RefCell::default(),
             counters,
             no_fallback,
+            crowd: Rc::default(),
             ring: uring::SETUP,
+            prepared: RefCell::default(),
             hub: RefCell::new(None),
         })
     }
@@ -61,18 +67,44 @@ impl Kit {
         Kit { ring, ..self }
     }
 
-    /// The worker's ring, made when the first session asks for it. A refusal is not remembered: there may be
-    /// descriptors again.
+    /// The same with a ring that was made beforehand: engine `auto` may choose it.
+    pub fn with_prepared(self, ring: Option<Prepared>) -> Kit {
+        if ring.is_some() {
+            self.crowd.open();
+        }
+        Kit { prepared: RefCell::new(ring), ..self }
+    }
+
+    /// A session's turn has moved so many bytes.
+    pub fn moved(&self, bytes: u64) {
+        self.crowd.moved(bytes);
+    }
+
+    /// A look at the sockets is over: all that it found have had their turns.
+    pub fn looked(&self) {
+        self.crowd.looked();
+    }
+
+    /// The worker's ring, set to work when the first session asks for it. A refusal is not remembered: there may
+    /// be descriptors again.
     pub(super) fn hub(&self) -> Result<Rc<Hub>, Reason> {
-        if let Some(hub) = &*self.hub.borrow() {
+        if let Some(hub) = self.hub.borrow().as_ref().filter(|hub| !hub.is_broken()) {
             return Ok(Rc::clone(hub));
         }
-        let made = Hub::new(self.ring, Arc::clone(&self.counters), &self.reactor);
+        let made = self.new_ring().map(|ring| Hub::new(ring, self.ring, self));
         let hub = made.map_err(|error| match Errno::of(&error) {
             Errno::NoDescriptors => Reason::Emfile,
             errno => splice::reason_for(errno).unwrap_or(Reason::Unsupported),
         })?;
         *self.hub.borrow_mut() = Some(Rc::clone(&hub));
         Ok(hub)
+    }
+
+    /// The ring that was made beforehand, if there is one; else a new one.
+    fn new_ring(&self) -> io::Result<Ring> {
+        match self.prepared.take() {
+            Some(prepared) => Ring::begin(prepared, self.ring, &self.reactor),
+            None => Ring::new(self.ring, &self.reactor),
+        }
     }
 }

@@ -37,7 +37,7 @@ pub struct Carried {
     pub given: u64,
     /// Times that the source was not read because the sink was full.
     pub paused: u32,
-    /// Times that its traffic called for the other engine.
+    /// Times that its traffic called for another engine.
     pub switches: u32,
     /// Why splice was not used, where it was asked for.
     pub reasons: Reasons,

@@ -17,6 +17,7 @@ pub mod watch;
 mod advance;
 mod carrier;
 mod copy;
+mod crowd;
 mod framed;
 mod kit;
 mod parting;
@@ -66,6 +67,8 @@ pub enum Turn {
     Waiting,
     /// There is more to move, but it is the neighbours' turn (rule R16).
     Spent,
+    /// Its traffic calls for this engine, which another carrier has: see [`Relay::change`].
+    Calls(Engine),
     /// The session is over.
     Over(End),
 }
@@ -114,6 +117,19 @@ impl Detached {
         if let Some(framed) = &mut self.framed {
             framed.switch(engine);
         }
+    }
+
+    /// Lets `engine` carry both directions, until their traffic calls for another.
+    fn go_on_by(&mut self, engine: Engine) {
+        for (way, carried) in self.ways.iter_mut().zip(&mut self.carried) {
+            way.goes_on_by(engine);
+            carried.switches = carried.switches.saturating_add(1);
+        }
+    }
+
+    /// Whether the traffic decides about the engine.
+    fn is_paced(&self) -> bool {
+        self.ways.iter().any(|way| way.pace.is_some())
     }
 }
 
@@ -238,7 +254,25 @@ impl ReadyRelay {
                 break;
             }
         }
-        if spent { Turn::Spent } else { Turn::Waiting }
+        if spent {
+            return Turn::Spent;
+        }
+        if self.is_for_a_ring() {
+            if self.kit.crowd.is_crowded() {
+                return Turn::Calls(Engine::Uring);
+            }
+            self.kit.crowd.found();
+        }
+        Turn::Waiting
+    }
+
+    /// Whether it carries small messages and nothing else, and holds none of them.
+    fn is_for_a_ring(&self) -> bool {
+        let [Some(one), Some(other)] = [self.ways[0].pace, self.ways[1].pace] else { return false };
+        pace::are_small([one, other])
+            && self.framed.is_none()
+            && self.failure.is_none()
+            && self.ways.iter().all(|way| way.half.step() == Step::Fill)
     }
 
     /// Closes both sockets. A reset, or a connection that timed out, is passed on as a reset: an end would

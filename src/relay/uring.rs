@@ -21,7 +21,6 @@ use super::way::Way;
 use super::{Closing, Detached, Direction, Engine, Failure, Turn, part, splice};
 use crate::error::{End, Kind};
 use crate::metrics::Counters;
-use crate::sys::reactor::Reactor;
 use crate::sys::ring::{Chunk, Setup};
 use crate::sys::sockopt;
 
@@ -86,8 +85,8 @@ impl RingRelay {
         self.pair().borrow().lanes[direction as usize].way.paused_since.is_some()
     }
 
-    pub fn reactor(&self) -> &Rc<Reactor> {
-        &self.kit.reactor
+    pub fn kit(&self) -> &Rc<Kit> {
+        &self.kit
     }
 
     /// The session with this key is told of its end, and of half of it.
@@ -95,10 +94,12 @@ impl RingRelay {
         self.pair().borrow_mut().session = Some(session);
     }
 
-    /// Whether the end has come: the ring moves the bytes by itself.
+    /// Whether the end has come, or it is no session for a ring: that moves the bytes by itself.
     pub fn turn(&mut self) -> Turn {
-        match self.pair().borrow_mut().over.take() {
+        let mut pair = self.pair().borrow_mut();
+        match pair.over.take() {
             Some(end) => Turn::Over(end),
+            None if pair.leaves => Turn::Calls(Engine::Copy),
             None => Turn::Waiting,
         }
     }

@@ -115,7 +115,7 @@ impl Way {
         self.engine
     }
 
-    /// The same, whose traffic will decide between copy and splice; it begins with copy.
+    /// The same, whose traffic will decide between the engines; it begins with copy.
     #[must_use]
     pub fn adaptive(mut self) -> Way {
         self.engine = Engine::Copy;
@@ -129,6 +129,15 @@ impl Way {
         self.engine = engine;
         self.pace = None;
         self.refusals = 0;
+    }
+
+    /// Lets another engine go on, as its traffic asks, which may ask for another later.
+    pub(super) fn goes_on_by(&mut self, engine: Engine) {
+        self.engine = engine;
+        self.refusals = 0;
+        if let Some(pace) = &mut self.pace {
+            pace.changed();
+        }
     }
 
     /// Takes in what a fill brought; the engine that goes on from here, when that is another.

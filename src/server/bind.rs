@@ -6,11 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use tracing::info;
+
 use super::{StartError, tcp_options};
 use crate::admin::Door;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Engine, Listen};
 use crate::sys::activation::Passed;
 use crate::sys::net::{self, TcpOptions};
+use crate::sys::ring::Prepared;
 
 /// Where a listener really listens: port 0 has become a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +35,14 @@ pub(super) struct Listening {
     pub is_open: bool,
 }
 
-/// Listening sockets, by worker, then in the order of the configuration.
+/// What has to be had before less is allowed: listening sockets, by worker, then in the order of the
+/// configuration; and a ring for each worker.
 #[derive(Debug)]
 pub struct Bound {
     pub(super) listening: Vec<Listening>,
     pub(super) sockets: Vec<Vec<OwnedFd>>,
+    /// Made by [`Bound::prepare_rings`].
+    pub(super) rings: Vec<Prepared>,
     pub(super) socket_files: Arc<SocketFiles>,
     /// Where the operator is answered.
     pub(super) admin: Option<Door>,
@@ -63,6 +69,7 @@ impl Bound {
         let mut bound = Bound {
             listening: Vec::new(),
             sockets: (0..config.gateway.workers).map(|_| Vec::new()).collect(),
+            rings: Vec::new(),
             socket_files: Arc::default(),
             admin: None,
         };
@@ -102,12 +109,35 @@ impl Bound {
         }
     }
 
+    /// Makes the rings that engine `auto` may choose, since workers will not be allowed to; whether there are any.
+    pub(super) fn prepare_rings(&mut self, config: &Config) -> bool {
+        self.rings = rings(config);
+        !self.rings.is_empty()
+    }
+
     fn add(&mut self, asked: &Listen, address: BoundAddress, sockets: Vec<OwnedFd>) {
         self.listening.push(Listening { asked: asked.clone(), address, is_open: true });
         for (of_worker, socket) in self.sockets.iter_mut().zip(sockets) {
             of_worker.push(socket);
         }
     }
+}
+
+/// Whether a worker may come to want a ring though no route names it.
+pub(super) fn chooses_rings(config: &Config) -> bool {
+    config.routes.iter().any(|route| route.engine == Engine::Auto)
+}
+
+/// A ring for each worker, or none.
+fn rings(config: &Config) -> Vec<Prepared> {
+    if !chooses_rings(config) {
+        return Vec::new();
+    }
+    let made: io::Result<Vec<_>> = (0..config.gateway.workers).map(|_| Prepared::new()).collect();
+    made.unwrap_or_else(|error| {
+        info!("engine auto does without a ring for many small messages: {error}");
+        Vec::new()
+    })
 }
 
 /// Binds sockets of our own, one for each worker.

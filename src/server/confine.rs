@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::StartError;
 use crate::config::{Config, Engine, Listen, Runtime};
 use crate::sys::credentials::{Identity, is_root};
-use crate::sys::sandbox::{self, Needs, Refused};
+use crate::sys::sandbox::{self, Needs, Refused, Rings};
 
 /// What name lookups read (glibc and musl), with the modules that the first of them loads; what this process
 /// is told about itself and the kernel; certificates.
@@ -32,12 +32,12 @@ const READ: [&str; 12] = [
 ];
 
 /// Becomes the configured user and confines this thread and all that it starts. To be called before any other
-/// thread is there, and before the probe, so that it finds what is left.
+/// thread is there, and before the probe, so that it finds what is left. `has_rings`: some were made before.
 ///
 /// # Errors
 ///
 /// The configured user is not to be had. A part of the sandbox that is not to be had is only logged.
-pub(super) fn confine(config: &Config) -> Result<(), StartError> {
+pub(super) fn confine(config: &Config, has_rings: bool) -> Result<(), StartError> {
     let gateway = &config.gateway;
     if let Some(user) = &gateway.user {
         let group = gateway.group.as_deref();
@@ -58,7 +58,7 @@ pub(super) fn confine(config: &Config) -> Result<(), StartError> {
     if is_root() {
         warn!("runs as root: set [gateway] user, or start as another user");
     }
-    let confined = sandbox::confine(&needs(config));
+    let confined = sandbox::confine(&needs(config, has_rings));
     let mut parts = Vec::new();
     let mut absent = Vec::new();
     let mut note = |what: &str, part: Result<String, Refused>| match part {
@@ -85,8 +85,13 @@ pub(super) fn confine(config: &Config) -> Result<(), StartError> {
 }
 
 /// What this configuration does after the start.
-fn needs(config: &Config) -> Needs {
-    let engines = config.routes.iter().any(|route| route.engine == Engine::Uring);
+fn needs(config: &Config, has_rings: bool) -> Needs {
+    let asks = config.routes.iter().any(|route| route.engine == Engine::Uring);
+    let rings = match asks || config.gateway.runtime == Runtime::Uring {
+        true => Rings::Any,
+        false if has_rings => Rings::Made,
+        false => Rings::None,
+    };
     let folder_of = |file: &Path| match file.parent() {
         None => None,
         Some(folder) if folder.as_os_str().is_empty() => Some(PathBuf::from(".")),
@@ -109,7 +114,7 @@ fn needs(config: &Config) -> Needs {
     };
     let addresses = config.listeners.iter().map(|listener| &listener.address);
     let sockets = addresses.chain(&config.gateway.admin).filter_map(of).collect();
-    Needs { uring: engines || config.gateway.runtime == Runtime::Uring, read, write, sockets }
+    Needs { rings, read, write, sockets }
 }
 
 /// The file of the access log, by its own name and by the one it leads to.
@@ -126,17 +131,19 @@ mod tests {
     fn needs_of(text: &str) -> Needs {
         let mut config = crate::config::from_toml(text, "x").expect("a good configuration");
         config.file = Some("conf/x.toml".into());
-        needs(&config)
+        needs(&config, true)
     }
 
     const ROUTE: &str = "[[route]]\nname = \"a\"\nto = [\"127.0.0.1:9\"]\n";
 
     #[test]
     fn rings_are_needed_by_those_who_ask_for_them() {
-        assert!(!needs_of(ROUTE).uring);
-        assert!(needs_of(&format!("{ROUTE}engine = \"uring\"\n")).uring);
-        assert!(needs_of(&format!("[gateway]\nruntime = \"uring\"\n{ROUTE}")).uring);
-        assert!(!needs_of(&format!("[gateway]\nruntime = \"auto\"\n{ROUTE}")).uring);
+        assert_eq!(needs_of(ROUTE).rings, Rings::Made);
+        assert_eq!(needs_of(&format!("{ROUTE}engine = \"uring\"\n")).rings, Rings::Any);
+        let runtime = |word| needs_of(&format!("[gateway]\nruntime = \"{word}\"\n{ROUTE}")).rings;
+        assert_eq!([runtime("uring"), runtime("auto")], [Rings::Any, Rings::Made]);
+        let config = crate::config::from_toml(ROUTE, "x").expect("a good configuration");
+        assert_eq!(needs(&config, false).rings, Rings::None);
     }
 
     #[test]
@@ -154,8 +161,8 @@ mod tests {
         let gateway = "[gateway]\naccess_log = \"/nonexistent/logs/access.log\"\n";
         let mut config =
             crate::config::from_toml(&(gateway.to_owned() + ROUTE), "x").expect("good");
-        assert_eq!(needs(&config).write, [Path::new("/nonexistent/logs")]);
+        assert_eq!(needs(&config, false).write, [Path::new("/nonexistent/logs")]);
         config.gateway.access_log = false;
-        assert!(needs(&config).write.is_empty());
+        assert!(needs(&config, false).write.is_empty());
     }
 }

@@ -21,8 +21,8 @@ mod slots;
 mod worker;
 
 use std::io;
+use std::iter::repeat_with;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
@@ -39,7 +39,7 @@ use self::operator::Operator;
 pub use self::reload::Source;
 use self::reload::{Begun, Reloader};
 pub use self::run::run;
-use self::worker::Shared;
+use self::worker::{Means, Shared};
 use crate::admin::{Address, Admin, Subject};
 pub use crate::admin::{Difference, NotReloaded, Reloaded};
 use crate::config::{self, Config, Endpoint, EndpointTarget};
@@ -174,7 +174,7 @@ impl Gateway {
             drains: Arc::clone(&shared.drains),
             asked: Notify::new(),
         });
-        let Bound { listening, sockets, socket_files, admin: door } = bound;
+        let Bound { listening, sockets, rings, socket_files, admin: door } = bound;
         let addresses: Vec<BoundAddress> =
             listening.iter().map(|listening| listening.address.clone()).collect();
         let ended = Arc::new(Notify::new());
@@ -183,7 +183,10 @@ impl Gateway {
             let known = Known::before_workers(limit, loads, counters);
             shared.plans.load().limiter.descriptors.begin(known);
         }
-        let workers = spawn(&shared, controllers, controls, sockets, &log_sender, &ended)?;
+        let means =
+            sockets.into_iter().zip(rings.into_iter().map(Some).chain(repeat_with(|| None)));
+        let means = means.map(|(sockets, ring)| Means { sockets, ring }).collect();
+        let workers = spawn(&shared, controllers, controls, means, &log_sender, &ended)?;
         let plans = Arc::clone(&shared.plans);
         let reloader = Reloader::new(Begun {
             plans: Arc::clone(&plans),
@@ -410,19 +413,19 @@ fn spawn(
     shared: &Shared,
     controllers: Vec<Controller>,
     controls: Vec<Controls>,
-    sockets: Vec<Vec<OwnedFd>>,
+    means: Vec<Means>,
     log: &LogSender,
     ended: &Arc<Notify>,
 ) -> Result<Vec<Handle>, StartError> {
     let mut workers = Vec::new();
     let (ready, started) = mpsc::channel();
-    let parts = controllers.into_iter().zip(controls).zip(sockets);
-    for (index, ((control, controls), sockets)) in parts.enumerate() {
+    let parts = controllers.into_iter().zip(controls).zip(means);
+    for (index, ((control, controls), means)) in parts.enumerate() {
         let (shared, log, ready) = (shared.clone(), log.clone(), ready.clone());
         let says_end = SaysEnd(Arc::clone(ended));
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             let _says_end = says_end;
-            worker::main(index, shared, sockets, controls, log, &ready)
+            worker::main(index, shared, means, controls, log, &ready)
         });
         match thread {
             Ok(thread) => workers.push(Handle { control, thread }),

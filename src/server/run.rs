@@ -45,8 +45,9 @@ pub fn run(config: Config, source: Source) -> Result<bool, StartError> {
         let _entered = runtime.enter();
         Signals::new().map_err(StartError::Spawn)?
     };
-    let bound = Bound::new(&config, passed)?;
-    super::confine::confine(&config)?;
+    let mut bound = Bound::new(&config, passed)?;
+    let has_rings = bound.prepare_rings(&config);
+    super::confine::confine(&config, has_rings)?;
     let log = match (config.gateway.access_log, &config.gateway.log.file) {
         (false, _) => AccessLog::Off,
         (true, None) => AccessLog::Stdout,

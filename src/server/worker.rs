@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
+use super::bind::chooses_rings;
 use super::control::{Control, Controller, Controls};
 use super::{balance, demo, listener};
 use crate::metrics::{Counters, Snapshot};
@@ -32,6 +33,7 @@ use crate::session::registry::{Order, Registry};
 use crate::session::worker::{Page, Worker};
 use crate::sys::net::Acceptor;
 use crate::sys::reactor::{Reactor, park_current};
+use crate::sys::ring::Prepared;
 use crate::trace::Tracer;
 use crate::ws::deflate::InflaterBudget;
 
@@ -52,11 +54,20 @@ pub(super) struct Shared {
     pub uring: bool,
 }
 
+/// What a worker is given and no other has.
+#[derive(Debug)]
+pub(super) struct Means {
+    /// Where it listens.
+    pub sockets: Vec<OwnedFd>,
+    /// For engine `auto`, where this thread may not make one.
+    pub ring: Option<Prepared>,
+}
+
 /// The worker's thread, from start to end. False when a session's task panicked.
 pub(super) fn main(
     index: usize,
     shared: Shared,
-    sockets: Vec<OwnedFd>,
+    means: Means,
     controls: Controls,
     log: LogSender,
     ready: &mpsc::Sender<io::Result<()>>,
@@ -66,7 +77,8 @@ pub(super) fn main(
     let others = Arc::clone(&shared.controls);
     let work = async move {
         let Controls { receiver, doorbell } = controls;
-        let made = new_worker(index, shared, log).and_then(|worker| {
+        let Means { sockets, ring } = means;
+        let made = new_worker(index, shared, ring, log).and_then(|worker| {
             worker.kit.reactor.answer(doorbell)?;
             worker.kit.reactor.look_before_sleep(worker.plan().config.gateway.busy_poll);
             let acceptors = acceptors(sockets, &worker.kit.reactor)?;
@@ -336,7 +348,12 @@ fn acceptors(sockets: Vec<OwnedFd>, reactor: &Rc<Reactor>) -> io::Result<Vec<Acc
     sockets.into_iter().map(|socket| Acceptor::new(socket, reactor)).collect()
 }
 
-fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker> {
+fn new_worker(
+    index: usize,
+    shared: Shared,
+    ring: Option<Prepared>,
+    log: LogSender,
+) -> io::Result<Worker> {
     let Shared { plans, budget, inflaters, counters: all, controls, drains, loads, tracer, .. } =
         shared;
     let config = Arc::clone(&plans.load().config);
@@ -349,9 +366,12 @@ fn new_worker(index: usize, shared: Shared, log: LogSender) -> io::Result<Worker
         })
     });
     let balances = config.gateway.balance && config.gateway.workers > 1;
+    // A ring disturbs the thread that made it when it is closed (its waits end with EINTR): better this one.
+    let own_ring = || chooses_rings(&config).then(Prepared::new)?.ok();
+    let kit = Kit::new(budget, Arc::clone(&counters), config.gateway.no_fallback)?;
     Ok(Worker {
         index,
-        kit: Rc::new(Kit::new(budget, Arc::clone(&counters), config.gateway.no_fallback)?),
+        kit: Rc::new(kit.with_prepared(ring.or_else(own_ring))),
         plans,
         counters,
         inflaters,

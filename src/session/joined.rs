@@ -55,14 +55,17 @@ pub fn adopt(worker: &Rc<Worker>, moved: Moved) {
     let Moved { facts, detached, on_the_way } = moved;
     match Relay::resume(detached, Rc::clone(&worker.kit)) {
         Ok(relay) => seat(worker, facts, relay),
-        Err(source) => {
-            worker.counters.route(facts.route_index()).leaves(facts.sort());
-            let kind = Kind::Io { call: "epoll_ctl", source };
-            log::ended(worker, &facts, None, &End::new(Side::Proxy, Stage::Relay, kind));
-        }
+        Err(source) => lost(worker, &facts, source),
     }
     // Not before it is counted as open here.
     drop(on_the_way);
+}
+
+/// The reactor has no place for a session that was to go on.
+fn lost(worker: &Rc<Worker>, facts: &Facts, source: std::io::Error) {
+    worker.counters.route(facts.route_index()).leaves(facts.sort());
+    let kind = Kind::Io { call: "epoll_ctl", source };
+    log::ended(worker, facts, None, &End::new(Side::Proxy, Stage::Relay, kind));
 }
 
 /// Gives turns to the worker's sessions for as long as it runs.
@@ -72,6 +75,7 @@ pub async fn carry(worker: &Rc<Worker>) {
     loop {
         let collected = reactor.collect(|key| registry.enqueue(key));
         registry.take_turns(|key, seat| turn(worker, key, &seat));
+        worker.kit.looked();
         if registry.has_queue() || collected.events >= EVENTS_FOR_MORE {
             looks += 1;
             // What is woken and what is left to do waits until the runtime has looked at its own.
@@ -123,7 +127,9 @@ fn obey_or_move(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
     let turned = seat.with_relay(|relay| {
         let before = relay.live().progress();
         let turned = relay.turn();
-        seat.turned(relay.live().progress().wrapping_sub(before) / 2);
+        let moved = relay.live().progress().wrapping_sub(before) / 2;
+        seat.turned(moved);
+        worker.kit.moved(moved);
         (turned, relay.live().half_closed(), relay.take_alarm())
     });
     let Some((turned, half_closed, alarm)) = turned else { return };
@@ -136,7 +142,26 @@ fn obey_or_move(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
     match turned {
         Turn::Waiting => {}
         Turn::Spent => worker.registry.enqueue(key),
+        Turn::Calls(engine) => change(worker, key, seat, engine),
         Turn::Over(how) => end(worker, key, how),
+    }
+}
+
+/// Lets the engine go on that the session's traffic has called for.
+fn change(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>, engine: Engine) {
+    let Some(Joined { relay, facts, open }) = seat.stand_up() else { return };
+    match relay.change(engine) {
+        Ok(relay) => {
+            relay.attach(key);
+            seat.sit_down(Joined { relay, facts, open });
+            worker.registry.enqueue(key);
+        }
+        Err(source) => {
+            // Nobody sits there any more.
+            let _ = worker.registry.leave(key);
+            left(worker);
+            lost(worker, &facts, source);
+        }
     }
 }
 
@@ -208,10 +233,15 @@ fn move_to(worker: &Rc<Worker>, key: usize, to: Move) {
 fn leave(worker: &Worker, key: usize) -> Option<Joined> {
     let joined = worker.registry.leave(key);
     if joined.is_some() {
-        worker.counters.sessions_open.sub(1);
-        worker.loads.lower(worker.index, load::Kind::Session);
+        left(worker);
     }
     joined
+}
+
+/// One session less sits here.
+fn left(worker: &Worker) {
+    worker.counters.sessions_open.sub(1);
+    worker.loads.lower(worker.index, load::Kind::Session);
 }
 
 /// The same of a session that goes on nowhere: one that moves counts for its route all the time.

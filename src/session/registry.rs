@@ -161,6 +161,17 @@ impl Seat {
         self.joined.borrow_mut().as_mut().map(|joined| look(&mut joined.relay))
     }
 
+    /// Takes the session for a moment, to be given back at once.
+    pub fn stand_up(&self) -> Option<Joined> {
+        self.joined.take()
+    }
+
+    /// Gives it back.
+    pub fn sit_down(&self, joined: Joined) {
+        let before = self.joined.replace(Some(joined));
+        debug_assert!(before.is_none(), "two sessions on one seat");
+    }
+
     /// Says how many bytes its turn has moved.
     pub fn turned(&self, bytes: u64) {
         self.heavy.set(bytes >= HEAVY_BYTES);

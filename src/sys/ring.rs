@@ -9,8 +9,10 @@
 
 mod chunk;
 mod pool;
+mod prepared;
 mod watches;
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -19,6 +21,8 @@ use std::time::Duration;
 
 pub use self::chunk::Chunk;
 use self::pool::Pool;
+pub use self::prepared::Prepared;
+pub(super) use self::prepared::register;
 use self::watches::Watches;
 use super::reactor::{Place, Reactor, Ready};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -43,6 +47,8 @@ pub struct Ring {
     reactor: Rc<Reactor>,
     pool: Rc<Pool>,
     flights: Slab<Flight>,
+    /// Entries that the queue has no room for.
+    backlog: VecDeque<squeue::Entry>,
     watches: Watches,
     /// Whether the ring waits for the watches.
     is_watching: bool,
@@ -94,13 +100,16 @@ impl Ring {
     ///
     /// io_uring is refused here, the kernel is older than 6.0, or there is no descriptor or memory left.
     pub fn new(setup: Setup, reactor: &Rc<Reactor>) -> io::Result<Ring> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_coop_taskrun()
-            .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
-            .dontfork()
-            .build(SUBMISSIONS)?;
+        Ring::begin(Prepared::new()?, setup, reactor)
+    }
+
+    /// The same with a ring that was made before; it becomes the calling thread's.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::new`].
+    pub fn begin(ring: Prepared, setup: Setup, reactor: &Rc<Reactor>) -> io::Result<Ring> {
+        let ring = ring.enable()?;
         let pool = Pool::register(&ring, setup.buffers, setup.buffer_bytes)?;
         // SAFETY: the ring is open, and stays so for as long as it is watched.
         let place = reactor.add_readable(unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) })?;
@@ -110,6 +119,7 @@ impl Ring {
             reactor: Rc::clone(reactor),
             pool,
             flights: Slab::new(),
+            backlog: VecDeque::new(),
             watches: Watches::new()?,
             is_watching: false,
             hung_up: false,
@@ -239,6 +249,7 @@ impl Ring {
 
     /// Submits what is queued.
     pub fn enter(&mut self) -> io::Result<()> {
+        self.queue_backlog();
         let queued = u32::try_from(self.io.submission().len()).unwrap_or(u32::MAX);
         // SAFETY: no argument is passed. What the entries refer to is kept by their flights.
         let entered =
@@ -248,6 +259,7 @@ impl Ring {
 
     /// The same, and waits for one completion, for a while.
     pub fn enter_and_wait(&mut self, at_most: Duration) -> io::Result<()> {
+        self.queue_backlog();
         let bound = types::Timespec::new().sec(at_most.as_secs()).nsec(at_most.subsec_nanos());
         let arguments = types::SubmitArgs::new().timespec(&bound);
         passable(self.io.submitter().submit_with_args(1, &arguments))
@@ -257,7 +269,7 @@ impl Ring {
     /// room.
     pub fn has_work(&mut self) -> bool {
         let queue = self.io.submission();
-        !queue.is_empty() || queue.cq_overflow()
+        !queue.is_empty() || !self.backlog.is_empty() || queue.cq_overflow()
     }
 
     /// Ready when there may be completions; the task is woken when there are.
@@ -281,15 +293,30 @@ impl Ring {
     }
 
     fn push_entry(&mut self, entry: &squeue::Entry) {
-        loop {
-            // SAFETY: the socket and the bytes that the entry names are kept by its flight until its last
-            // completion; provided buffers are kept by the pool. A cancellation names neither, and the watches
-            // are kept by the ring.
-            if unsafe { self.io.submission().push(entry) }.is_ok() {
+        // In order, since a cancellation must not overtake what it cancels.
+        if self.backlog.is_empty() && self.queue(entry) {
+            return;
+        }
+        self.backlog.push_back(entry.clone());
+        // This makes room, as a rule. Where the kernel is short of memory it is for a later turn to try again,
+        // which also finds out when the ring is broken.
+        let _ = self.enter();
+    }
+
+    /// False when the queue is full.
+    fn queue(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: the socket and the bytes that the entry names are kept by its flight until its last
+        // completion; provided buffers are kept by the pool. A cancellation names neither, and the watches
+        // are kept by the ring.
+        unsafe { self.io.submission().push(entry) }.is_ok()
+    }
+
+    fn queue_backlog(&mut self) {
+        while let Some(entry) = self.backlog.pop_front() {
+            if !self.queue(&entry) {
+                self.backlog.push_front(entry);
                 return;
             }
-            // The queue is full. Entries are consumed even when they fail, so this makes room.
-            self.enter().expect("a ring that was entered before can be entered");
         }
     }
 
@@ -364,10 +391,6 @@ fn set_limit(entry: &mut squeue::Entry, bytes: u32) {
     unsafe { std::ptr::from_mut(entry).cast::<u8>().add(OPTLEN).cast::<u32>().write(bytes) };
 }
 
-/// Entries that can be queued between two calls; more cost one call more.
-const SUBMISSIONS: u32 = 256;
-/// Completions that wait for us; more wait in the kernel's memory.
-const COMPLETIONS: u32 = 4096;
 /// `IORING_ENTER_GETEVENTS`
 const GETEVENTS: u32 = 1;
 /// Marks cancellations: what they cancel completes, too.

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod backend;
 pub mod client;
+pub mod crowd;
 pub mod exchange;
 pub mod frames;
 pub mod gateway;

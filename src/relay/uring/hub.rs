@@ -3,27 +3,29 @@
 //! A turn takes all completions that are due, lets their sessions begin what follows, and submits all of that
 //! in one call: this is where the ring gains over a call for every step.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
 use super::pair::{Desk, Pair, Work, watch_of};
 use crate::error::{End, Kind, Side, Stage};
 use crate::metrics::{Counters, Direction};
+use crate::relay::Kit;
+use crate::relay::crowd::Crowd;
 use crate::sys::reactor::Reactor;
 use crate::sys::ring::{Ring, Setup};
 
 /// Turns in a row before the worker looks at its other tasks (rule R16).
 const TURNS_PER_POLL: usize = 8;
-/// Waits for what was cancelled, and the length of each: a socket's operation ends at once.
-const CANCEL_WAITS: usize = 100;
+/// How long to wait for what was cancelled, and how long at once: a socket's operation ends at once.
+const CANCEL_TIME: Duration = Duration::from_secs(2);
 const CANCEL_WAIT: Duration = Duration::from_millis(20);
 
 /// One worker's ring with its sessions.
@@ -33,30 +35,38 @@ pub(in crate::relay) struct Hub {
     /// Directions whose receive found no buffer, by session.
     starved: RefCell<Vec<(u32, Direction)>>,
     counters: Arc<Counters>,
+    crowd: Rc<Crowd>,
     credit: u64,
+    reactor: Rc<Reactor>,
     driver: RefCell<Option<Waker>>,
+    /// Whether the ring cannot be entered any more: then it is nobody's.
+    is_broken: Cell<bool>,
 }
 
 /// The task that waits for the ring. It ends with the hub.
 struct Driver(Weak<Hub>);
 
 impl Hub {
-    /// Makes the ring, and a task of the current local runtime that drives it.
-    pub fn new(
-        setup: Setup,
-        counters: Arc<Counters>,
-        reactor: &Rc<Reactor>,
-    ) -> io::Result<Rc<Hub>> {
+    /// Takes the ring, which was made like `setup`, and makes a task of the current local runtime that drives it.
+    pub fn new(ring: Ring, setup: Setup, kit: &Kit) -> Rc<Hub> {
         let hub = Rc::new(Hub {
-            ring: RefCell::new(Ring::new(setup, reactor)?),
+            ring: RefCell::new(ring),
             pairs: RefCell::default(),
             starved: RefCell::default(),
-            counters,
+            counters: Arc::clone(&kit.counters),
+            crowd: Rc::clone(&kit.crowd),
             credit: u64::from(setup.receive_bytes_max),
+            reactor: Rc::clone(&kit.reactor),
             driver: RefCell::default(),
+            is_broken: Cell::new(false),
         });
         tokio::task::spawn_local(Driver(Rc::downgrade(&hub)));
-        Ok(hub)
+        hub
+    }
+
+    /// Whether its ring has failed, so that another is needed.
+    pub(in crate::relay) fn is_broken(&self) -> bool {
+        self.is_broken.get()
     }
 
     /// Begins to carry a session; its key.
@@ -74,17 +84,15 @@ impl Hub {
     /// session keeps its place, so that whatever still comes finds it.
     pub(super) fn unseat(&self, key: u32, pair: &Rc<RefCell<Pair>>) -> bool {
         self.with_desk(key, |desk| pair.borrow_mut().stop(desk));
-        for wait in 0..CANCEL_WAITS {
-            if !pair.borrow().is_in_flight() {
+        // As a rule all is over when the call comes back, and no clock is needed.
+        let mut entered = self.ring.borrow_mut().enter();
+        self.take_completions();
+        let mut until = None;
+        while entered.is_ok() && pair.borrow().is_in_flight() {
+            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + CANCEL_TIME) {
                 break;
             }
-            let entered = match wait {
-                0 => self.ring.borrow_mut().enter(),
-                _ => self.ring.borrow_mut().enter_and_wait(CANCEL_WAIT),
-            };
-            if entered.is_err() {
-                break;
-            }
+            entered = self.ring.borrow_mut().enter_and_wait(CANCEL_WAIT);
             self.take_completions();
         }
         // What other sessions have begun meanwhile is to be submitted.
@@ -105,6 +113,8 @@ impl Hub {
             }
         }
         for _ in 0..TURNS_PER_POLL {
+            // Buffers also come back when a session leaves, and then no completion says so.
+            self.feed();
             {
                 let mut ring = self.ring.borrow_mut();
                 let due = match ring.poll_due(cx) {
@@ -122,9 +132,13 @@ impl Hub {
                 }
             }
             self.take_completions();
-            self.feed();
+            if self.crowd.is_crowded() {
+                self.crowd.looked();
+            }
         }
         cx.waker().wake_by_ref();
+        // On a busy ring each turn brings the next one.
+        self.reactor.nudge();
         Poll::Pending
     }
 
@@ -162,6 +176,8 @@ impl Hub {
     }
 
     fn abandon_all(&self, error: &io::Error) {
+        self.is_broken.set(true);
+        self.crowd.close();
         for (_, pair) in self.pairs.borrow().iter() {
             let source = io::Error::from(error.kind());
             let kind = Kind::Io { call: "io_uring_enter", source };
@@ -173,6 +189,7 @@ impl Hub {
         event(&mut Desk {
             ring: &mut self.ring.borrow_mut(),
             counters: &self.counters,
+            crowd: &self.crowd,
             starved: &mut self.starved.borrow_mut(),
             key,
             credit: self.credit,

@@ -11,6 +11,7 @@ use super::flow::{Action, Flow};
 use crate::error::{End, Kind, Side, Stage};
 use crate::metrics::{Counters, Direction, Engine};
 use crate::relay::advance::{gone, sink_side, source_side};
+use crate::relay::crowd::Crowd;
 use crate::relay::half::{Close, Step};
 use crate::relay::live::Live;
 use crate::relay::way::Way;
@@ -31,6 +32,8 @@ pub(super) struct Pair {
     pub live: Rc<Live>,
     /// How it ended, until its task has taken it.
     pub over: Option<End>,
+    /// Whether its traffic is not, or no longer, what a ring is for.
+    pub leaves: bool,
     /// Nothing is begun any more.
     stopping: bool,
     /// The session that waits for the end, or for half of it.
@@ -55,6 +58,7 @@ pub(super) struct Lane {
 pub(super) struct Desk<'d> {
     pub ring: &'d mut Ring,
     pub counters: &'d Counters,
+    pub crowd: &'d Crowd,
     /// Directions whose receive found no buffer.
     pub starved: &'d mut Vec<(u32, Direction)>,
     pub key: u32,
@@ -84,6 +88,7 @@ impl Pair {
             failure,
             live,
             over: None,
+            leaves: false,
             stopping: false,
             session: None,
             reactor,
@@ -214,6 +219,8 @@ impl Pair {
                 let bytes = NonZeroU64::new(u64::from(bytes)).expect("0 was the end");
                 desk.counters.moved(self.live.route(), Engine::Uring, direction, bytes.get());
                 self.live.took(direction, Engine::Uring, bytes.get());
+                self.pace(direction, bytes.get(), desk.crowd);
+                let lane = &mut self.lanes[direction as usize];
                 if let Step::Closed(_) = lane.way.half.step() {
                     return lane.way.half.came_too_late(bytes.get());
                 }
@@ -234,6 +241,17 @@ impl Pair {
                     lane.source_error = Some(error);
                 }
             },
+        }
+    }
+
+    /// Where its traffic decides: leaves the ring when that is not small any more, or comes in no crowd.
+    fn pace(&mut self, direction: Direction, bytes: u64, crowd: &Crowd) {
+        let Some(pace) = &mut self.lanes[direction as usize].way.pace else { return };
+        let is_small = pace.after_fill(bytes, Engine::Uring) == Engine::Uring;
+        if is_small && crowd.is_crowded() {
+            crowd.found();
+        } else if !std::mem::replace(&mut self.leaves, true) {
+            self.wake();
         }
     }
 

@@ -171,9 +171,7 @@ impl Reactor {
         if !self.parked.replace(true) && !self.look_for_events() {
             self.wait(-1);
         }
-        if let Some(carrier) = &*self.carrier.borrow() {
-            carrier.wake_by_ref();
-        }
+        self.nudge();
     }
 
     /// Before it goes to sleep, the thread looks for events for at most `longest`; by default not at all.
@@ -201,9 +199,7 @@ impl Reactor {
     /// Lets the session with this key be among the next that are woken.
     pub fn tell(&self, session: usize) {
         self.told.borrow_mut().push(session);
-        if let Some(carrier) = &*self.carrier.borrow() {
-            carrier.wake_by_ref();
-        }
+        self.nudge();
     }
 
     /// Names the task that hands events out. Pending until there may be some, which wakes it.
@@ -216,13 +212,18 @@ impl Reactor {
         if sleeps_here { Poll::Pending } else { self.poll_ready(cx) }
     }
 
-    /// Lets all others have their turn, and this reactor its look at the sockets, then goes on: a task that
-    /// only ever yields to the runtime would keep it from going to sleep, and so from looking.
+    /// Lets all others have their turn, and this reactor its look at the sockets, then goes on.
     pub async fn yield_now(&self) {
+        self.nudge();
+        tokio::task::yield_now().await;
+    }
+
+    /// Lets the sockets be looked at soon: a task that only ever yields to the runtime would keep the thread from
+    /// going to sleep, and so from looking.
+    pub fn nudge(&self) {
         if let Some(carrier) = &*self.carrier.borrow() {
             carrier.wake_by_ref();
         }
-        tokio::task::yield_now().await;
     }
 
     /// Runs one future on a thread that has no runtime.

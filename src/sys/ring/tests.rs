@@ -225,3 +225,67 @@ fn more_operations_than_the_queue_has_room_for_are_all_carried_out() {
         assert!(owners.iter().copied().eq(0..600));
     });
 }
+
+#[test]
+fn a_ring_does_nothing_but_what_it_is_for() {
+    with_ring(SETUP, |ring| {
+        let (near, far) = pair();
+        let flight = || Flight { owner: 7, _socket: Rc::clone(&far), sending: None };
+        let others = [
+            opcode::Nop::new().build(),
+            opcode::Close::new(types::Fd(near.as_raw_fd())).build(),
+            opcode::Shutdown::new(types::Fd(near.as_raw_fd()), libc::SHUT_RDWR).build(),
+        ];
+        for entry in others {
+            ring.push(entry, flight());
+            assert_eq!(errno(&next(ring)), Some(libc::EACCES));
+        }
+        let submitter = ring.io.submitter();
+        let refused =
+            submitter.register_files(&[near.as_raw_fd()]).expect_err("it is not for files");
+        assert_eq!(refused.raw_os_error(), Some(libc::EACCES));
+    });
+}
+
+/// What comes, as long as something comes.
+fn all_of(ring: &mut Ring, wanted: usize) -> Vec<u8> {
+    let mut came = Vec::new();
+    for _ in 0..20 {
+        while let Some(done) = ring.completion() {
+            came.extend(done.chunk.iter().flat_map(|chunk| chunk.bytes().to_vec()));
+        }
+        if came.len() >= wanted {
+            break;
+        }
+        ring.enter_and_wait(Duration::from_millis(50)).expect("it can be entered");
+    }
+    came
+}
+
+#[test]
+fn bytes_behind_an_urgent_one_come_though_nobody_was_there_when_they_did() {
+    use socket2::SockRef;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    with_ring(SETUP, |ring| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let near = std::net::TcpStream::connect(listener.local_addr().expect("bound"))
+            .expect("a connection");
+        let far: Rc<OwnedFd> = Rc::new(listener.accept().expect("it comes").0.into());
+        ring.receive(&far, 1);
+        ring.enter().expect("it can be entered");
+        let sent = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (&near).write_all(b"AB").expect("room");
+                SockRef::from(&near).send_out_of_band(b"!").expect("room");
+                (&near).write_all(b"CD").expect("room");
+                sent.store(true, Ordering::Release);
+            });
+            // Without a call: each would have the ring look at what came so far.
+            while !sent.load(Ordering::Acquire) {
+                std::hint::spin_loop();
+            }
+        });
+        assert_eq!(all_of(ring, 4), b"ABCD");
+    });
+}

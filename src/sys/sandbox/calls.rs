@@ -7,6 +7,8 @@
 
 use std::os::raw::c_long;
 
+use crate::sys::ring::register;
+
 /// Allowed whatever their arguments are.
 pub(super) const ALWAYS: &[c_long] = &[
     // The data path.
@@ -127,6 +129,14 @@ pub(super) const ALWAYS_HERE: &[c_long] = &[];
 /// Rings, where they are asked for.
 pub(super) const URING: &[c_long] =
     &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// What rings need that were made before; of the last only some operations.
+pub(super) const RINGS_MADE: &[c_long] = &[libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// Those operations, and the place of the argument that says which.
+pub(super) fn ring_operations() -> (u8, Vec<Argument>) {
+    (1, register::ALL.map(|operation| Argument::Is(u64::from(operation))).into())
+}
 
 /// What is tried in order to be refused, and so is in no log: the C library's first attempt at a thread, whose
 /// flags are behind a pointer where no filter can see them, and without need the probe's at a ring.

@@ -10,15 +10,17 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::Refused;
-use super::calls::{ALWAYS, ALWAYS_HERE, Argument, EXPECTED, URING, conditional};
+use super::calls::{
+    ALWAYS, ALWAYS_HERE, Argument, EXPECTED, RINGS_MADE, URING, conditional, ring_operations,
+};
+use super::{Refused, Rings};
 
 /// Conditions by the number of a call; none: it always matches.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Installs it; the number of calls that it lets through.
-pub(super) fn install(uring: bool) -> Result<usize, Refused> {
-    let compiled = expected(uring).and_then(|expected| Ok((expected, listed(uring)?)));
+pub(super) fn install(rings: Rings) -> Result<usize, Refused> {
+    let compiled = expected(rings).and_then(|expected| Ok((expected, listed(rings)?)));
     let (expected, (listed, count)) =
         compiled.map_err(|source| Refused { call: "seccomp", source: io::Error::other(source) })?;
     no_new_privileges()?;
@@ -57,22 +59,37 @@ fn set(program: &BpfProgram, flags: libc::c_ulong) -> Result<(), Refused> {
 }
 
 /// Refuses what is expected to be refused.
-fn expected(uring: bool) -> Result<BpfProgram, BackendError> {
-    let calls = EXPECTED.iter().chain(if uring { &[] } else { URING });
+fn expected(rings: Rings) -> Result<BpfProgram, BackendError> {
+    let of_rings = URING.iter().filter(|call| !of_rings(rings).contains(call));
+    let calls = EXPECTED.iter().chain(of_rings);
     compile(calls.map(|&call| (call, Vec::new())).collect(), true)
 }
 
+/// Those of [`URING`] that are let through.
+fn of_rings(rings: Rings) -> &'static [i64] {
+    match rings {
+        Rings::None => &[],
+        Rings::Made => RINGS_MADE,
+        Rings::Any => URING,
+    }
+}
+
 /// Refuses what is not listed; the number of calls that are.
-fn listed(uring: bool) -> Result<(BpfProgram, usize), BackendError> {
+fn listed(rings: Rings) -> Result<(BpfProgram, usize), BackendError> {
     let always = ALWAYS.iter().chain(ALWAYS_HERE);
     let mut rules: Rules = always.map(|&call| (call, Vec::new())).collect();
-    for (call, place, alternatives) in conditional(std::process::id()) {
+    let mut conditions = conditional(std::process::id());
+    let count = rules.len() + conditions.len() + of_rings(rings).len();
+    // Either both filters let them through, or the other one refuses them.
+    rules.extend(URING.iter().chain(EXPECTED).map(|&call| (call, Vec::new())));
+    if rings == Rings::Made {
+        let (place, operations) = ring_operations();
+        conditions.push((libc::SYS_io_uring_register, place, operations));
+    }
+    for (call, place, alternatives) in conditions {
         let alternatives = alternatives.into_iter().map(|argument| rule(place, argument));
         rules.insert(call, alternatives.collect::<Result<_, _>>()?);
     }
-    let count = rules.len() + if uring { URING.len() } else { 0 };
-    // Either both filters let them through, or the other one refuses them.
-    rules.extend(URING.iter().chain(EXPECTED).map(|&call| (call, Vec::new())));
     Ok((compile(rules, false)?, count))
 }
 
@@ -104,9 +121,10 @@ mod tests {
 
     #[test]
     fn a_filter_fits_the_kernel_and_rings_are_counted() {
-        let (program, few) = listed(false).expect("it compiles");
-        let (_, many) = listed(true).expect("it compiles");
-        assert_eq!(many, few + URING.len());
+        let (program, few) = listed(Rings::None).expect("it compiles");
+        let (_, more) = listed(Rings::Made).expect("it compiles");
+        let (_, many) = listed(Rings::Any).expect("it compiles");
+        assert_eq!((more, many), (few + RINGS_MADE.len(), few + URING.len()));
         // BPF_MAXINSNS
         assert!(program.len() < 4096, "{}", program.len());
     }
@@ -120,7 +138,7 @@ mod tests {
         };
         let before = mode();
         let inside = std::thread::spawn(move || {
-            install(false).expect("this kernel filters");
+            install(Rings::None).expect("this kernel filters");
             [mode(), std::thread::spawn(mode).join().expect("it ends")]
         });
         assert_eq!(inside.join().expect("it ends"), ["Seccomp:\t2", "Seccomp:\t2"]);

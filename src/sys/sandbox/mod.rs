@@ -19,14 +19,26 @@ use super::credentials;
 /// What the process does later, and so must keep.
 #[derive(Clone, Debug, Default)]
 pub struct Needs {
-    /// Sets up rings: what goes through one is seen by no filter of calls.
-    pub uring: bool,
+    /// The rings it uses.
+    pub rings: Rings,
     /// Files and folders that it reads, with all that is below them. What is not there is passed over.
     pub read: Vec<PathBuf>,
     /// Folders in which it makes files and writes to them.
     pub write: Vec<PathBuf>,
     /// Folders in which it makes and removes sockets.
     pub sockets: Vec<PathBuf>,
+}
+
+/// Rings of io_uring: what goes through one is seen by no filter of calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rings {
+    /// There are none, and none are made.
+    #[default]
+    None,
+    /// Those that were made before, which are bound to what they are for ([`crate::sys::ring::Prepared`]).
+    Made,
+    /// New ones, of any kind.
+    Any,
 }
 
 /// What became of each part.
@@ -55,7 +67,7 @@ pub fn confine(needs: &Needs) -> Confined {
     Confined {
         capabilities: credentials::keep_capabilities(),
         files: folders::restrict(needs),
-        calls: filter::install(needs.uring),
+        calls: filter::install(needs.rings),
     }
 }
 

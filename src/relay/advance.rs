@@ -16,6 +16,9 @@ use crate::sys::stream::{Readable, Stream};
 /// cost more, since what is left in the cache is lost between two turns (kernel-notes/0015).
 const BYTES_PER_TURN: usize = 4 << 20;
 
+/// A fill counts as no less than this: a peer that sends byte by byte must not have thousands of fills in a turn.
+const COUNTED_LEAST: usize = 32 << 10;
+
 /// What a fill came to.
 pub(super) enum Filled {
     /// Bytes were taken; more may be there.
@@ -68,7 +71,7 @@ impl ReadyRelay {
                 }
                 Step::Fill => match self.fill(direction)? {
                     Some(taken) => {
-                        allowance = allowance.saturating_sub(taken);
+                        allowance = allowance.saturating_sub(taken.max(COUNTED_LEAST));
                         took = taken;
                     }
                     None => return Ok(false),

@@ -197,6 +197,13 @@ fn watch(flags: TopVerb) -> anyhow::Result<()> {
     let ended = match (once, reaching.json) {
         (false, true) => top::stream(&asker, interval),
         (true, true) => top::once(&asker, interval, Form::Json),
+        #[cfg(feature = "top")]
+        (false, false) if std::io::stdout().is_terminal() => {
+            use upsplice::top::draw::Colours;
+            let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let colours = if is_plain { Colours::None } else { Colours::Some };
+            top::watch::watch(asker, interval, colours)
+        }
         (_, false) => top::once(&asker, interval, Form::Text),
     };
     ended.map_err(|ended| match ended {

@@ -44,7 +44,7 @@ const DIRECTIONS: [(&str, &[&str]); 16] = [
 ];
 
 /// Files and folders of decisions without a socket, a clock or a runtime.
-const PURE: [&str; 16] = [
+const PURE: [&str; 19] = [
     "src/http/",
     "src/ws/",
     "src/route.rs",
@@ -53,11 +53,14 @@ const PURE: [&str; 16] = [
     "src/relay/pace.rs",
     "src/relay/uring/flow.rs",
     "src/server/bench/summary.rs",
+    "src/top/columns.rs",
+    "src/top/draw.rs",
     "src/top/exposition.rs",
     "src/top/figures.rs",
     "src/top/lines.rs",
     "src/top/report.rs",
     "src/top/sample.rs",
+    "src/top/state.rs",
     "src/upstream/choice.rs",
     "src/upstream/ejection.rs",
     "src/upstream/hash.rs",

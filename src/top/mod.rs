@@ -1,14 +1,25 @@
 //! `upsplice top`: a running gateway, watched from a terminal.
 //!
-//! A [`sample`] is what the admin API says at one moment, two of them are [`figures`], figures are [`lines`], a
-//! [`report`] or a screen. All of that is decided without a socket or a terminal; [`ask`] has the one.
+//! A [`sample`] is what the admin API says at one moment, two of them are [`figures`], figures are [`lines`] and a
+//! [`report`], or with keys a [`state`], which is [drawn](draw). All of that is decided without a socket or a terminal;
+//! [`ask`] has the one, [`screen`] the other, [`watch`] both.
 
 pub mod ask;
+#[cfg(feature = "top")]
+pub mod columns;
+#[cfg(feature = "top")]
+pub mod draw;
 pub mod exposition;
 pub mod figures;
 pub mod lines;
 pub mod report;
 pub mod sample;
+#[cfg(feature = "top")]
+pub mod screen;
+#[cfg(feature = "top")]
+pub mod state;
+#[cfg(feature = "top")]
+pub mod watch;
 
 use std::io::{self, ErrorKind, Write};
 use std::thread;

@@ -94,7 +94,7 @@ fn where_stdout_is_no_terminal_one_interval_is_text() {
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "no control codes: {text:?}");
         let first = text.lines().next().expect("a line");
         assert!(first.starts_with("upsplice "), "{text}");
-        assert!(first.contains(" ready, 1 sessions, 1 connections, 1 workers"), "{text}");
+        assert!(first.contains(" ready, 1 session, 1 connection, 1 worker"), "{text}");
         for line in
             ["to upstream ", "to downstream ", "upgrades ", "engines ", "paused ", "closes "]
         {

@@ -24,7 +24,7 @@ fn watched(columns: u16, rows: u16, variables: &[(&str, &str)]) -> (Joined, Api,
     command.arg(format!("--admin=unix:{}", api.path().display()));
     command.env_remove("NO_COLOR").envs(variables.iter().copied());
     let mut terminal = Terminal::start(command, columns, rows);
-    terminal.see_text("1 sessions, by rate");
+    terminal.see_text("1 session, by rate");
     terminal.assert_taken();
     (joined, api, terminal)
 }
@@ -37,7 +37,7 @@ fn client_of(joined: &Joined) -> String {
 fn keys_work_and_q_gives_the_terminal_back() {
     let (joined, api, mut terminal) = watched(120, 30, &[]);
     terminal.see_text(&client_of(&joined));
-    terminal.see_text(" ready, 1 sessions");
+    terminal.see_text(" ready, 1 session");
     terminal.keys("s");
     terminal.see_text("by bytes");
     terminal.keys("?");
@@ -47,7 +47,7 @@ fn keys_work_and_q_gives_the_terminal_back() {
     terminal.keys("t");
     terminal.see_text("ENDPOINTS");
     terminal.keys("t/nobody\r");
-    terminal.see_text("0 of 1 sessions");
+    terminal.see_text("0 of 1 session");
     terminal.keys("\x1b");
     terminal.see("all are back", |screen| !screen.contains("0 of 1"));
     terminal.keys("p");
@@ -86,7 +86,7 @@ fn a_kill_asks_first_and_ends_only_the_selected_session() {
     let line = joined.gw.line();
     assert_eq!(line["close_reason"], "killed", "{line}");
     terminal.keys("\x1b");
-    terminal.see_text("1 sessions, by rate");
+    terminal.see_text("1 session, by rate");
     assert_eq!(api.sessions("").len(), 1);
     terminal.keys("\x03");
     assert_eq!(terminal.ended(), Some(0));
@@ -148,11 +148,11 @@ fn the_screen_follows_the_size_of_the_terminal() {
     terminal.resize(40, 10);
     terminal.see("a small screen", |screen| {
         let lines: Vec<&str> = screen.lines().collect();
-        lines.len() == 10 && lines[9].starts_with("1 sessions") && screen.contains(&client)
+        lines.len() == 10 && lines[9].starts_with("1 session") && screen.contains(&client)
     });
     terminal.resize(100, 40);
     terminal.see("a large one", |screen| {
-        screen.lines().nth(39).is_some_and(|line| line.starts_with("1 sessions"))
+        screen.lines().nth(39).is_some_and(|line| line.starts_with("1 session"))
     });
     terminal.keys("q");
     assert_eq!(terminal.ended(), Some(0));

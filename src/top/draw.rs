@@ -97,7 +97,7 @@ fn above(state: &State, colours: Colours) -> Vec<Line<'_>> {
 
 fn first(state: &State, colours: Colours) -> Line<'_> {
     if let Some(why) = &state.gone {
-        return Line::styled(format!("gone: {why}"), colours.of(Color::Red));
+        return Line::styled(why.as_str(), colours.of(Color::Red));
     }
     if let Some(seconds) = state.silent {
         return Line::styled(format!("no answer for {seconds} s"), colours.of(Color::Red));
@@ -174,11 +174,11 @@ fn counted(state: &State) -> String {
     let empty = Figures::default();
     let figures = state.figures.as_ref().unwrap_or(&empty);
     let (shown, all, what) = match state.table {
-        Table::Sessions => (state.sessions().len(), figures.sessions.len(), "sessions"),
-        Table::Routes => (state.routes().len(), figures.routes.len(), "routes"),
+        Table::Sessions => (state.sessions().len(), figures.sessions.len(), "session"),
+        Table::Routes => (state.routes().len(), figures.routes.len(), "route"),
     };
     let listed = lines::listed(figures).filter(|_| state.table == Table::Sessions);
-    let all = listed.unwrap_or_else(|| format!("{all} {what}"));
+    let all = listed.unwrap_or_else(|| lines::counted(all as f64, what));
     if state.filter.is_empty() { all } else { format!("{shown} of {all}") }
 }
 

@@ -10,9 +10,12 @@ pub type Line = (&'static str, String);
 pub fn state(figures: &Figures) -> Line {
     let word = if figures.reasons.is_empty() { "ready" } else { "not ready" };
     let why: Vec<String> = figures.reasons.iter().map(|reason| format!(": {reason}")).collect();
-    let (sessions, connections) = (figures.sessions_open, figures.connections_open);
-    let workers = figures.workers.map_or(String::new(), |n| format!(", {n} workers"));
-    let rest = format!("{sessions} sessions, {connections} connections{workers}");
+    let mut counts =
+        vec![(figures.sessions_open, "session"), (figures.connections_open, "connection")];
+    counts.extend(figures.workers.map(|workers| (workers, "worker")));
+    let counts: Vec<String> =
+        counts.into_iter().map(|(count, what)| counted(count, what)).collect();
+    let rest = counts.join(", ");
     ("upsplice", format!("{} {word}{}, {rest}", figures.version, why.concat()))
 }
 
@@ -34,7 +37,11 @@ pub fn others(figures: &Figures) -> Vec<Line> {
     let rates = words(&figures.engines, |bytes| format!("{}/s", size(bytes)));
     let fallbacks = match total(&figures.fallbacks) {
         0.0 => "no fallback".to_owned(),
-        all => format!("{all} fallbacks: {}", words(&figures.fallbacks, |n| n.to_string())),
+        all => format!(
+            "{}: {}",
+            counted(all, "fallback"),
+            words(&figures.fallbacks, |n| n.to_string())
+        ),
     };
     lines.push(("engines", format!("{}, {fallbacks}", or_none(rates))));
     let closes = words(&figures.closes, per_second);
@@ -54,6 +61,12 @@ pub fn drains(figures: &Figures) -> impl Iterator<Item = Line> {
 /// How many sessions the table has, when they are not all.
 pub fn listed(figures: &Figures) -> Option<String> {
     figures.more.then(|| format!("first {} sessions", figures.sessions.len()))
+}
+
+/// So many of them.
+pub fn counted(count: f64, what: &str) -> String {
+    let s = if count == 1.0 { "" } else { "s" };
+    format!("{count} {what}{s}")
 }
 
 /// Three digits at most behind which nobody looks.

@@ -93,7 +93,7 @@ pub fn stream(asker: &Asker, interval: Duration) -> Result<(), Ended> {
         thread::sleep(next.saturating_duration_since(Instant::now()));
         let line = match asker.sample() {
             Ok(sample) => report::json(&tracker.take(sample)),
-            Err(failed) => report::gone(&plain(&failed.to_string())),
+            Err(failed) => report::untold(&failed),
         };
         if !print(&format!("{line}\n"))? {
             return Ok(());

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::figures::{Counts, DIRECTIONS, Figures, RouteFigures, SessionFigures};
 use super::lines::{self, Line};
-use crate::admin::print::{Align, age, size, table};
+use crate::admin::client::Failed;
+use crate::admin::print::{Align, age, plain, size, table};
 
 /// Sessions in a text: who wants them all asks for JSON.
 const ROWS: usize = 20;
@@ -116,9 +117,13 @@ pub fn json(figures: &Figures) -> Value {
     })
 }
 
-/// What takes the place of an interval in which nobody answered.
-pub fn gone(why: &str) -> Value {
-    json!({"gateway": {"state": "gone", "reasons": [why]}})
+/// What takes the place of an interval of which nothing is known: nobody answered, or not as they should.
+pub fn untold(failed: &Failed) -> Value {
+    let state = match failed {
+        Failed::NoGateway { .. } => "gone",
+        Failed::NotFound(_) | Failed::Refused(_) => "unknown",
+    };
+    json!({"gateway": {"state": state, "reasons": [plain(&failed.to_string())]}})
 }
 
 fn route(figures: &RouteFigures) -> Value {

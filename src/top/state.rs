@@ -76,7 +76,7 @@ pub struct State {
     pub figures: Option<Figures>,
     /// Bytes per second of the intervals before, by direction.
     pub history: [Vec<u64>; 2],
-    /// Why there is no answer any more.
+    /// Why there are no new figures.
     pub gone: Option<String>,
     /// Seconds for which an answer is waited for, once they are many.
     pub silent: Option<u64>,

@@ -84,7 +84,10 @@ pub fn watch(asker: Asker, interval: Duration, colours: Colours) -> Result<(), E
 fn take(state: &mut State, event: Event) -> Result<Option<Command>, Ended> {
     match event {
         Event::Sampled(Ok(sample)) => state.take(sample),
-        Event::Sampled(Err(failed)) => state.fail(&failed.to_string()),
+        Event::Sampled(Err(failed)) => state.fail(&match failed {
+            Failed::NoGateway { .. } => format!("gone: {failed}"),
+            Failed::NotFound(_) | Failed::Refused(_) => format!("not told: {failed}"),
+        }),
         Event::Facts(id, Ok(facts)) => state.show(&id, &print::facts(&facts)),
         Event::Facts(id, Err(failed)) => state.show(&id, &failed.to_string()),
         Event::Killed(id, Ok(_)) => state.notify(&format!("{id} is told to end")),

@@ -87,7 +87,7 @@ fn a_frame_says_how_the_gateway_is() {
     assert!(upstream.contains('█') && upstream.contains('▄'), "its history: {upstream}");
     let row = line(&lines, "chat ");
     assert!(row.contains("10.0.0.1:77") && row.contains("5.0 MiB"), "{row}");
-    assert!(lines[23].contains("1 sessions, by rate"), "{}", lines[23]);
+    assert!(lines[23].contains("1 session, by rate"), "{}", lines[23]);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn who_is_not_ready_silent_or_gone_is_told_first() {
     assert!(drawn(&state, 100, 20)[0].contains("not ready: the gateway drains"));
     state.silent = Some(9);
     assert!(drawn(&state, 100, 20)[0].starts_with("no answer for 9 s"));
-    state.fail("no gateway answers at x");
+    state.fail("gone: no gateway answers at x");
     let lines = drawn(&state, 100, 20);
     assert!(lines[0].starts_with("gone: no gateway answers at x"), "{}", lines[0]);
     line(&lines, "chat ");
@@ -149,7 +149,7 @@ fn the_footer_says_what_is_typed_held_left_out_and_answered() {
     let footer = |state: &State| drawn(state, 100, 20)[19].trim_end().to_owned();
     assert_eq!(footer(&state), "/zz_");
     press(&mut state, "\np");
-    assert!(footer(&state).starts_with("PAUSED  0 of 1 sessions, by rate  with \"zz\""));
+    assert!(footer(&state).starts_with("PAUSED  0 of 1 session, by rate  with \"zz\""));
     state.notify("01A is told to end");
     assert_eq!(footer(&state), "01A is told to end");
     let mut state = watched();
@@ -199,5 +199,5 @@ fn routes_have_a_table_of_their_own() {
     let lines = drawn(&state, 120, 24);
     assert!(line(&lines, "ROUTE").contains("ENDPOINTS"), "{lines:#?}");
     assert!(line(&lines, "chat").contains("1/2"), "{lines:#?}");
-    assert!(lines[23].starts_with("1 routes, by rate"), "{}", lines[23]);
+    assert!(lines[23].starts_with("1 route, by rate"), "{}", lines[23]);
 }

@@ -3,6 +3,7 @@
 
 mod drain;
 mod steer;
+mod top;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,7 @@ pub use self::drain::DrainVerb;
 pub use self::steer::{
     Chosen, Completions, Reaching, Reload, Routes, SessionsAction, SessionsVerb, manual,
 };
+pub use self::top::TopVerb;
 use crate::config::log::LogFormat;
 use crate::config::{self, Config, Engine, Faults, Listen, Mode, Runtime, Sources, value};
 
@@ -47,6 +49,8 @@ pub enum Verb {
     Reload(Reload),
     /// Let the sessions of a running gateway, of a route or of an endpoint leave, spread over a time.
     Drain(DrainVerb),
+    /// Watch a running gateway: throughput, upgrades, backpressure, drains, and its sessions or routes.
+    Top(TopVerb),
     /// Print the completions of this command line for a shell.
     Completions(Completions),
     /// Print the manual page.

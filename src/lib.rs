@@ -51,11 +51,12 @@
 //! | [`relay`] | bytes between two joined sockets, engines, pipes | HTTP, routes |
 //! | [`server`] | listeners, workers, signals, stop, the service manager; the demo | a session's bytes |
 //! | [`admin`] | what the operator asks: API, metrics, taps; the client of it | a worker's thread |
+//! | [`top`] | a running gateway on the screen of a terminal, asked over its API | a gateway's own state |
 //! | [`trace`] | spans: where a session stands in a trace, the way to a collector | a session's bytes, a worker's time |
 //! | [`sys`] | system calls, the only `unsafe` | decides anything |
 //! | [`error`], [`metrics`] | the words and numbers of ends | use anything above them |
 //!
-//! `main → cli → config`; `server → admin → session → {http, ws, route, upstream, relay, trace}`; `relay → {ws, sys}`. `tests/tidy.rs` keeps it so.
+//! `main → cli → config`; `main → top → admin`; `server → admin → session → {http, ws, route, upstream, relay, trace}`; `relay → {ws, sys}`. `tests/tidy.rs` keeps it so.
 //!
 //! # What is always true
 //!
@@ -112,6 +113,7 @@ pub mod server;
 pub mod session;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod top;
 pub mod trace;
 pub mod upstream;
 pub mod ws;

@@ -12,11 +12,13 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use upsplice::admin::client::{Client, Failed, target};
 use upsplice::admin::print;
-use upsplice::cli::{self, Chosen, DrainVerb, Probe, Reaching, Run, SessionsAction, Verb};
+use upsplice::cli::{self, Chosen, DrainVerb, Probe, Reaching, Run, SessionsAction, TopVerb, Verb};
 use upsplice::config::Faults;
 use upsplice::config::log::{LogFormat, LogRules};
 use upsplice::server::bench::load::Plan;
 use upsplice::server::{bench, report};
+use upsplice::top::ask::Asker;
+use upsplice::top::{self, Ended, Form};
 
 #[global_allocator]
 static ALLOCATOR: upsplice::sys::alloc::LineAllocator = upsplice::sys::alloc::LineAllocator;
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Drain(flags) => drain(&flags),
         Verb::Routes(flags) => routes(&flags.reaching),
         Verb::Reload(flags) => reload(&flags.reaching),
+        Verb::Top(flags) => watch(flags),
         Verb::Completions(flags) => print_all(&flags.text()),
         Verb::Man => cli::manual().context("man").and_then(|text| print_all(&text)),
         Verb::BenchPeers(flags) => bench::client::serve(&flags.cores).context("bench-peers"),
@@ -186,6 +189,27 @@ fn drain(flags: &DrainVerb) -> anyhow::Result<()> {
         drain = now.clone();
     }
     Ok(())
+}
+
+fn watch(flags: TopVerb) -> anyhow::Result<()> {
+    let TopVerb { interval, once, chosen, reaching } = flags;
+    let asker = Asker::new(reaching.find()?, chosen.parameters()).context("no runtime")?;
+    let ended = match (once, reaching.json) {
+        (false, true) => top::stream(&asker, interval),
+        (true, true) => top::once(&asker, interval, Form::Json),
+        #[cfg(feature = "top")]
+        (false, false) if std::io::stdout().is_terminal() => {
+            use upsplice::top::draw::Colours;
+            let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let colours = if is_plain { Colours::None } else { Colours::Some };
+            top::watch::watch(asker, interval, colours)
+        }
+        (_, false) => top::once(&asker, interval, Form::Text),
+    };
+    ended.map_err(|ended| match ended {
+        Ended::Failed(failed) => failed.into(),
+        Ended::Io(error) => anyhow::Error::new(error).context("top"),
+    })
 }
 
 fn connect(reaching: &Reaching) -> anyhow::Result<Client> {

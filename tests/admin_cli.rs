@@ -107,7 +107,7 @@ fn completions_and_the_manual_know_every_verb() {
         assert!(text.contains("sessions") && text.contains("min-age"), "{shell}");
     }
     let manual = good(&["man"]);
-    for word in [".TH upsplice", "sessions", "routes", "probe", "UPSPLICE_CONFIG"] {
+    for word in [".TH upsplice", "sessions", "routes", "top", "probe", "UPSPLICE_CONFIG"] {
         assert!(manual.contains(word), "{word}");
     }
     assert!(!manual.contains("bench\\-peers"), "what is hidden is not advertised");

@@ -12,9 +12,10 @@ use source::{Fault, File, faults_at};
 
 /// Which module of the crate may name which others, top down. A module may always name itself.
 /// `lib` may name all: it only lists them.
-const DIRECTIONS: [(&str, &[&str]); 15] = [
-    ("main", &["cli", "config", "server", "admin", "sys", "metrics", "error"]),
+const DIRECTIONS: [(&str, &[&str]); 16] = [
+    ("main", &["cli", "config", "server", "top", "admin", "sys", "metrics", "error"]),
     ("cli", &["config"]),
+    ("top", &["admin", "config"]),
     (
         "server",
         &[
@@ -43,7 +44,7 @@ const DIRECTIONS: [(&str, &[&str]); 15] = [
 ];
 
 /// Files and folders of decisions without a socket, a clock or a runtime.
-const PURE: [&str; 11] = [
+const PURE: [&str; 19] = [
     "src/http/",
     "src/ws/",
     "src/route.rs",
@@ -52,6 +53,14 @@ const PURE: [&str; 11] = [
     "src/relay/pace.rs",
     "src/relay/uring/flow.rs",
     "src/server/bench/summary.rs",
+    "src/top/columns.rs",
+    "src/top/draw.rs",
+    "src/top/exposition.rs",
+    "src/top/figures.rs",
+    "src/top/lines.rs",
+    "src/top/report.rs",
+    "src/top/sample.rs",
+    "src/top/state.rs",
     "src/upstream/choice.rs",
     "src/upstream/ejection.rs",
     "src/upstream/hash.rs",

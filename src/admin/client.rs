@@ -65,6 +65,32 @@ impl Client {
         self.runtime.block_on(self.whole(Method::GET, target))
     }
 
+    /// The answer to a GET of what is no JSON.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failed`].
+    pub fn text(&self, target: &str) -> Result<String, Failed> {
+        let (status, body) = self.runtime.block_on(self.bytes(Method::GET, target))?;
+        if !status.is_success() {
+            self.judge_bytes(status, &body)?;
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// What `/livez` or `/readyz` says: a gateway that is not ready has answered, too.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failed`].
+    pub fn health(&self, target: &str) -> Result<Value, Failed> {
+        let (status, body) = self.runtime.block_on(self.bytes(Method::GET, target))?;
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => self.judge_bytes(StatusCode::OK, &body),
+            status => self.judge_bytes(status, &body),
+        }
+    }
+
     /// The answer to a POST without a body.
     ///
     /// # Errors
@@ -113,17 +139,33 @@ impl Client {
     }
 
     async fn whole(&self, method: Method, target: &str) -> Result<Value, Failed> {
+        let (status, body) = self.bytes(method, target).await?;
+        self.judge_bytes(status, &body)
+    }
+
+    async fn bytes(&self, method: Method, target: &str) -> Result<(StatusCode, Bytes), Failed> {
         let response = timeout(PATIENCE, self.send(method, target));
         let response = response.await.unwrap_or_else(|_| Err(self.nobody("no answer in time")))?;
-        self.read_whole(response).await
+        self.read_bytes(response).await
     }
 
     async fn read_whole(&self, response: Response<Incoming>) -> Result<Value, Failed> {
+        let (status, body) = self.read_bytes(response).await?;
+        self.judge_bytes(status, &body)
+    }
+
+    async fn read_bytes(
+        &self,
+        response: Response<Incoming>,
+    ) -> Result<(StatusCode, Bytes), Failed> {
         let status = response.status();
         let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect();
         let body = timeout(PATIENCE, body).await.map_err(|_| self.nobody("no end in time"))?;
-        let body = body.map_err(|error| self.nobody(error))?.to_bytes();
-        let value = serde_json::from_slice(&body).map_err(|_| {
+        Ok((status, body.map_err(|error| self.nobody(error))?.to_bytes()))
+    }
+
+    fn judge_bytes(&self, status: StatusCode, body: &[u8]) -> Result<Value, Failed> {
+        let value = serde_json::from_slice(body).map_err(|_| {
             self.nobody(format_args!("somebody else answers there, {status} and no JSON"))
         })?;
         judge(status, value)

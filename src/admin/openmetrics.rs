@@ -37,6 +37,8 @@ struct Page {
     reloads: Reloads,
     /// How many drains go on.
     drains: u64,
+    /// Workers that have not ended.
+    workers: u64,
     /// Sessions that are left of them, and those that were told to leave so far.
     drained: [u64; 2],
     /// When the configuration was taken up, in seconds since 1970.
@@ -57,6 +59,8 @@ pub(super) fn answer(gateway: &Subject, accept: Option<&str>) -> Answer {
         plan: Arc::clone(&plan),
         reloads: gateway.workers.reloads(),
         drains: drains.all().len() as u64,
+        workers: (0..gateway.workers.count()).filter(|&at| !gateway.workers.is_gone(at)).count()
+            as u64,
         drained: [drains.left(&gateway.counters), drains.told()],
         since: plan.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
     };
@@ -94,6 +98,7 @@ impl Collector for Page {
         let mut page = Families(encoder);
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         page.gauges("upsplice_build_info", "What runs.", [(version, 1_u64)])?;
+        page.gauge("upsplice_workers", "Threads that carry sessions.", self.workers)?;
         let help = "Whether the last configuration that was read is the one in use.";
         let succeeded = u64::from(!self.reloads.last_failed);
         page.gauge("upsplice_config_last_reload_successful", help, succeeded)?;

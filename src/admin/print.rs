@@ -5,8 +5,8 @@ use std::fmt::Write;
 use serde_json::Value;
 
 /// Left or right in a column.
-#[derive(Clone, Copy)]
-enum Align {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Align {
     Left,
     Right,
 }
@@ -171,7 +171,7 @@ fn lines(prefix: &str, value: &Value, out: &mut String) {
     }
 }
 
-fn table<const N: usize>(
+pub(crate) fn table<const N: usize>(
     columns: &[(&str, Align); N],
     rows: impl Iterator<Item = [String; N]>,
 ) -> String {
@@ -200,13 +200,22 @@ fn table<const N: usize>(
 }
 
 /// What a terminal can show: what a client chose may hold anything.
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     let text = match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    plain(&text)
+}
+
+/// Without what steers a terminal, or turns the order of what follows.
+pub(crate) fn plain(text: &str) -> String {
+    let steers = |c: char| {
+        let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
+        c.is_control() || turns
+    };
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
 fn list(value: &Value) -> String {
@@ -214,20 +223,21 @@ fn list(value: &Value) -> String {
     if items.is_empty() { "-".to_owned() } else { items.join(",") }
 }
 
-fn client(session: &Value) -> String {
-    match (session["client_addr"].as_str(), session["client_port"].as_u64()) {
-        (Some(address), Some(port)) if address.contains(':') => format!("[{address}]:{port}"),
-        (Some(address), Some(port)) => format!("{address}:{port}"),
-        _ => text(&session["client_addr"]),
+pub(crate) fn client(session: &Value) -> String {
+    let address = text(&session["client_addr"]);
+    match session["client_port"].as_u64() {
+        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
+        None => address,
     }
 }
 
-fn engine(engine: &Value) -> String {
+pub(crate) fn engine(engine: &Value) -> String {
     let (up, down) = (text(&engine["to_upstream"]), text(&engine["to_downstream"]));
     if up == down { up } else { format!("{up}/{down}") }
 }
 
-fn state(session: &Value) -> String {
+pub(crate) fn state(session: &Value) -> String {
     let paused = session["paused"].as_array().into_iter().flatten();
     let mut words: Vec<String> = paused.map(|way| format!("paused {}", text(way))).collect();
     if session["half_closed"] == true {
@@ -236,11 +246,14 @@ fn state(session: &Value) -> String {
     if words.is_empty() { "open".to_owned() } else { words.join(", ") }
 }
 
-/// Three digits and a unit.
 fn bytes(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "-".to_owned(), |bytes| size(bytes as f64))
+}
+
+/// Three digits and a unit.
+pub(crate) fn size(bytes: f64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let Some(bytes) = value.as_u64() else { return "-".to_owned() };
-    let (mut number, mut unit) = (bytes as f64, 0);
+    let (mut number, mut unit) = (bytes, 0);
     while number >= 999.5 && unit + 1 < UNITS.len() {
         number /= 1024.0;
         unit += 1;
@@ -249,7 +262,7 @@ fn bytes(value: &Value) -> String {
     format!("{number:.digits$} {}", UNITS[unit])
 }
 
-fn age(seconds: f64) -> String {
+pub(crate) fn age(seconds: f64) -> String {
     let whole = seconds as u64;
     match whole {
         0..60 => format!("{whole}s"),
@@ -331,7 +344,7 @@ mod tests {
             (age(59.9), age(61.0), age(90_000.0)),
             ("59s".into(), "1m01s".into(), "1d01h".into())
         );
-        assert_eq!(text(&"a\u{1b}[2Jb".into()), "a\u{fffd}[2Jb");
+        assert_eq!(text(&"a\u{1b}[2Jb\u{202e}c".into()), "a\u{fffd}[2Jb\u{fffd}c");
         let facts = facts(&json!({"id": "x", "engine": {"to_upstream": "copy"}, "paused": []}));
         assert_eq!(facts.lines().count(), 3, "{facts}");
         assert!(facts.contains("engine.to_upstream       copy\n"), "{facts}");

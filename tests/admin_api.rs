@@ -43,7 +43,7 @@ impl File {
         );
         let content = &self.resolved(response)["content"];
         let schema = &content["application/json"]["schema"];
-        let other = ["application/openmetrics-text", "application/x-ndjson"];
+        let other = ["application/openmetrics-text", "application/x-ndjson", "text/html"];
         assert!(schema.is_object() || other.iter().any(|kind| content.get(*kind).is_some()));
         schema.is_object().then_some(schema)
     }

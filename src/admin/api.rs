@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode};
 
 use super::query::Query;
 use super::reply::{self, Answer, Problem};
-use super::{Subject, door, drain, health, openmetrics, reload, sessions, tap, view};
+use super::{Subject, browser, door, drain, health, openmetrics, reload, sessions, tap, ui, view};
 use crate::config::Token;
 
 const OPENAPI: &str = include_str!("openapi.json");
@@ -23,10 +23,14 @@ pub(super) async fn answer(
 ) -> Answer {
     let path = request.uri().path();
     let authorization = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
-    // What supervises the process needs no secret, and learns none.
-    let is_open = matches!(path, "/livez" | "/readyz" | "/healthz");
+    // What supervises the process needs no secret, and learns none; nor does the page, which asks for it.
+    let is_open = matches!(path, "/livez" | "/readyz" | "/healthz" | "/ui");
     if !is_open && token.is_some_and(|token| !door::is_known(token, authorization)) {
         return reply::unknown_visitor();
+    }
+    if !is_open && token.is_none() && browser::is_foreign(request.headers()) {
+        let hint = "open /ui under the address of this API, or as localhost";
+        return Problem::new(StatusCode::FORBIDDEN, "a page of another site asks", hint).into();
     }
     let found = find(gateway, request).await;
     found.unwrap_or_else(Answer::from)
@@ -47,6 +51,7 @@ async fn find(gateway: &Arc<Subject>, request: &Request<Incoming>) -> Result<Ans
             let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
             Ok(openmetrics::answer(gateway, accept))
         }
+        ["ui"] if is_get => Ok(ui::page()),
         ["v1", "openapi.json"] if is_get => {
             Ok(reply::whole(StatusCode::OK, "application/json", OPENAPI))
         }
@@ -64,7 +69,7 @@ async fn find(gateway: &Arc<Subject>, request: &Request<Incoming>) -> Result<Ans
         ["v1", "sessions", id] if *method == Method::DELETE => {
             sessions::kill_one(gateway, id, query).await
         }
-        ["livez" | "readyz" | "healthz" | "metrics"] | ["v1", "routes" | "openapi.json"] => {
+        ["livez" | "readyz" | "healthz" | "metrics" | "ui"] | ["v1", "routes" | "openapi.json"] => {
             Ok(reply::not_allowed("GET, HEAD"))
         }
         ["v1", "reload"] => Ok(reply::not_allowed("POST")),

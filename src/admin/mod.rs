@@ -10,6 +10,7 @@ pub mod client;
 pub mod print;
 
 mod api;
+mod browser;
 mod bulk;
 mod door;
 mod drain;
@@ -24,6 +25,7 @@ mod reply;
 mod serve;
 mod sessions;
 mod tap;
+mod ui;
 mod view;
 
 use std::io;

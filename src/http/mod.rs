@@ -7,6 +7,7 @@ pub mod body;
 pub mod fields;
 pub mod head;
 pub mod origin;
+pub mod page;
 pub mod reject;
 pub mod target;
 pub mod traceparent;

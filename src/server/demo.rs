@@ -10,6 +10,8 @@ mod echo;
 
 pub use echo::{EchoBackend, EchoLimits};
 
+use crate::http::page::policy;
+
 /// Where the page opens its WebSocket.
 pub const ECHO_PATH: &str = "/echo";
 
@@ -92,11 +94,10 @@ impl<'a> Answer<'a> {
         };
         let mut response = format!(
             "HTTP/1.1 {status}\r\n{content}{fields}Cache-Control: no-store\r\n\
-             Content-Security-Policy: default-src 'none'; script-src '{SCRIPT_HASH}'; \
-             style-src '{STYLE_HASH}'; connect-src 'self'; img-src data:; base-uri 'none'; \
-             form-action 'none'; frame-ancestors 'none'\r\n\
+             Content-Security-Policy: {}\r\n\
              X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
-             Connection: {connection}\r\n\r\n"
+             Connection: {connection}\r\n\r\n",
+            policy(SCRIPT_HASH, STYLE_HASH)
         );
         if body == Body::Sent {
             response.push_str(text);

@@ -85,6 +85,8 @@ impl Client {
                     panic!("the connection ended in a head: {:?}", String::from_utf8_lossy(&bytes))
                 }
                 Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+                // A wait that has a bound ends so when the process is stopped and goes on.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     panic!("no head came: {error}; {:?}", String::from_utf8_lossy(&bytes))
                 }

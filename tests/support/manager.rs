@@ -49,7 +49,13 @@ impl Manager {
     /// The next message.
     pub fn message(&self) -> String {
         let mut buffer = [0; 4096];
-        let length = self.socket.recv(&mut buffer).expect("a message comes");
+        // A wait that has a bound ends with EINTR when the process is stopped and goes on.
+        let length = loop {
+            match self.socket.recv(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => break done.expect("a message comes"),
+            }
+        };
         String::from_utf8(buffer[..length].to_vec()).expect("text")
     }
 

@@ -278,8 +278,8 @@ impl Drains {
             leaving.call_off();
             self.told_before.fetch_add(leaving.told(), Relaxed);
         }
-        if let What::Endpoint { found, .. } = &drain.what {
-            found.iter().for_each(|endpoint| endpoint.set_drained(false));
+        if let What::Endpoint { name, found, .. } = &drain.what {
+            found.iter().for_each(|endpoint| endpoint.set_drained(name, false));
         }
     }
 
@@ -291,8 +291,8 @@ impl Drains {
                 // Where sessions are only waited for, what was accepted before is served as well.
                 What::Gateway { .. } => refused.gateway |= drain.leaving.is_some(),
                 What::Route { name, .. } => refused.routes.push(name.clone()),
-                What::Endpoint { found, .. } => {
-                    found.iter().for_each(|endpoint| endpoint.set_drained(true));
+                What::Endpoint { name, found, .. } => {
+                    found.iter().for_each(|endpoint| endpoint.set_drained(name, true));
                 }
             }
         }

@@ -40,7 +40,16 @@ pub struct Endpoint {
     changes: AtomicU32,
     /// Checks of one kind in a row: passed above zero, failed below. Written by the one who checks.
     streak: AtomicI32,
-    /// The operator lets it drain.
+    /// The operator lets it drain, by its address.
+    drained: AtomicBool,
+    /// What holds for all addresses of its name.
+    name: Arc<Name>,
+}
+
+/// What a route's endpoints of one text have in common, those included that its name has yet to bring.
+#[derive(Debug, Default)]
+pub(super) struct Name {
+    /// The operator lets them drain.
     drained: AtomicBool,
 }
 
@@ -50,7 +59,7 @@ pub struct Endpoint {
 pub struct Held(Arc<Endpoint>);
 
 impl Endpoint {
-    pub(super) fn new(text: &str, address: Address) -> Endpoint {
+    pub(super) fn new(text: &str, address: Address, name: Arc<Name>) -> Endpoint {
         Endpoint {
             text: text.into(),
             hash: hash::of(&[address.to_string().as_bytes()]),
@@ -65,12 +74,18 @@ impl Endpoint {
             changes: AtomicU32::default(),
             streak: AtomicI32::default(),
             drained: AtomicBool::default(),
+            name,
         }
     }
 
     /// As the operator wrote it.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What it has in common with the others of its text.
+    pub(super) fn name(&self) -> &Arc<Name> {
+        &self.name
     }
 
     /// Where it is.
@@ -95,12 +110,15 @@ impl Endpoint {
 
     /// Whether the operator lets it drain: it gets no more sessions until that is undone.
     pub fn is_drained(&self) -> bool {
-        self.drained.load(Relaxed)
+        self.drained.load(Relaxed) || self.name.drained.load(Relaxed)
     }
 
-    /// Says whether the operator lets it drain.
-    pub fn set_drained(&self, drained: bool) {
-        self.drained.store(drained, Relaxed);
+    /// Says whether the operator lets it drain, who called it so. By its text, that holds for all that it stands
+    /// for in the route, also for addresses that a lookup finds later.
+    pub fn set_drained(&self, called: &str, drained: bool) {
+        let is_text = *self.text == *called;
+        let flag = if is_text { &self.name.drained } else { &self.drained };
+        flag.store(drained, Relaxed);
     }
 
     /// Notes a check; says whether it was the one that changed the verdict.
@@ -157,7 +175,7 @@ mod tests {
 
     #[test]
     fn checks_change_the_verdict_only_so_many_in_a_row() {
-        let endpoint = Endpoint::new("unix:/x", Address::Unix("/x".into()));
+        let endpoint = Endpoint::new("unix:/x", Address::Unix("/x".into()), Arc::default());
         let mut unhealthy = Vec::new();
         for check in "--+---+-++".chars() {
             let changed = endpoint.checked(check == '+', 2, 3);
@@ -174,7 +192,8 @@ mod tests {
 
     #[test]
     fn a_session_counts_until_it_is_dropped_also_by_a_panic() {
-        let endpoint = Arc::new(Endpoint::new("unix:/x", Address::Unix("/x".into())));
+        let endpoint =
+            Arc::new(Endpoint::new("unix:/x", Address::Unix("/x".into()), Arc::default()));
         let held = Held::new(Arc::clone(&endpoint));
         let other = Held::new(Arc::clone(&endpoint));
         assert_eq!(endpoint.sessions(), 2);

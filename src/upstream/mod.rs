@@ -351,7 +351,12 @@ impl Members {
                 }
                 let endpoint = match known.iter().find(is) {
                     Some(member) => Arc::clone(&member.endpoint),
-                    None => Arc::new(Endpoint::new(&entry.text, address)),
+                    None => {
+                        let mut others = known.iter().chain(&all).map(|member| &member.endpoint);
+                        let namesake = others.find(|other| *other.text() == *entry.text);
+                        let name = namesake.map(|other| Arc::clone(other.name()));
+                        Arc::new(Endpoint::new(&entry.text, address, name.unwrap_or_default()))
+                    }
                 };
                 all.push(Member { endpoint, weight: entry.weight, is_draining: false });
             }

@@ -38,6 +38,24 @@ fn sessions_go_where_the_fewest_are_whatever_came_before() {
 }
 
 #[test]
+fn a_name_that_drains_brings_no_endpoint_that_does_not() {
+    let (before, after) = (["10.0.0.1:1"], ["10.0.0.1:1", "10.0.0.2:1"]);
+    for (called, wanted) in [("app.test:1", [true, true]), ("10.0.0.1:1", [true, false])] {
+        let upstream = upstream(vec![entry("app.test:1", &before)], Balance::LeastSessions);
+        upstream.endpoints()[0].set_drained(called, true);
+        upstream.lead_to(&[entry("app.test:1", &after)]);
+        let all = upstream.endpoints();
+        assert_eq!([all[0].is_drained(), all[1].is_drained()], wanted, "{called}");
+        assert_eq!(upstream.choose(None, &[], NOW).is_none(), wanted[1], "{called}");
+        assert!(upstream.is_drained());
+        // What is known of the first is enough to undo it for all.
+        all[0].set_drained(called, false);
+        assert!(!all.iter().any(|endpoint| endpoint.is_drained()), "{called}");
+        assert!(upstream.choose(None, &[], NOW).is_some(), "{called}");
+    }
+}
+
+#[test]
 fn an_ejected_endpoint_is_the_last_resort_and_then_tried_by_one() {
     let upstream = three(Balance::LeastSessions);
     let all = upstream.endpoints();

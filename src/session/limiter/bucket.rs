@@ -22,6 +22,18 @@ impl Bucket {
         });
         taken.map(|_| ()).map_err(|_| wait)
     }
+
+    /// Puts one back that was taken.
+    pub fn put_back(&self, pace: Pace) {
+        // A bucket that was full before this is as full after it: whoever takes goes by the later of full and now.
+        let put_back = |full_at: u64| Some(full_at.saturating_sub(each(pace)));
+        let _ = self.0.fetch_update(Relaxed, Relaxed, put_back);
+    }
+}
+
+/// Nanoseconds in which one comes.
+fn each(pace: Pace) -> u64 {
+    1_000_000_000 / u64::from(pace.per_second)
 }
 
 /// One is taken at `now` from the bucket that is full at `full_at`: when it is full then.
@@ -30,7 +42,7 @@ impl Bucket {
 ///
 /// None is left: the time until there is one.
 pub fn take(full_at: u64, now: u64, pace: Pace) -> Result<u64, Duration> {
-    let each = 1_000_000_000 / u64::from(pace.per_second);
+    let each = each(pace);
     let full_at = full_at.max(now) + each;
     match (full_at - now).checked_sub(each * u64::from(pace.burst)) {
         None | Some(0) => Ok(full_at),

@@ -176,7 +176,13 @@ impl Pass {
         }
         let take = |pace| of_route.handshakes.take(now, pace);
         in_time(crowd.handshakes, take, Limit::RouteHandshakes)?;
-        in_time(limits.all.handshakes, |pace| limiter.handshakes.take(now, pace), Limit::Handshakes)
+        let take = |pace| limiter.handshakes.take(now, pace);
+        let of_all = in_time(limits.all.handshakes, take, Limit::Handshakes);
+        // What all together are too many for is not held against the route. The client has asked all the same.
+        if let (Err(_), Some(pace)) = (&of_all, crowd.handshakes) {
+            of_route.handshakes.put_back(pace);
+        }
+        of_all
     }
 
     /// The exchange is over: its place is free.

@@ -59,6 +59,33 @@ fn what_is_refused_in_the_middle_gives_back_what_it_had_by_then() {
 }
 
 #[test]
+fn a_handshake_that_all_are_too_many_for_costs_its_route_none() {
+    // Its start is to come: for it no time passes, however slow the test is.
+    let started = Instant::now() + Duration::from_secs(3600);
+    let limiter = Arc::new(Limiter { started, ..Limiter::default() });
+    let of = |per_second, burst| Crowd {
+        sessions_max: None,
+        handshakes: Some(Pace { per_second, burst }),
+    };
+    let (route, other) = (of(1, 2), of(1, 100));
+    let limits = Admission { all: of(1, 3), ..Admission::default() };
+    let free = Admission::default();
+    let admit = |route: (&str, &Crowd), limits: &Admission| {
+        let mut pass = limiter.enter(None, limits).expect("no limit");
+        pass.admit(None, route, limits).map_err(|kind| limit(&kind))
+    };
+    for _ in 0..3 {
+        assert_eq!(admit(("other", &other), &limits), Ok(()));
+    }
+    for _ in 0..5 {
+        assert_eq!(admit(("chat", &route), &limits), Err(Limit::Handshakes));
+    }
+    for answer in [Ok(()), Ok(()), Err(Limit::RouteHandshakes)] {
+        assert_eq!(admit(("chat", &route), &free), answer);
+    }
+}
+
+#[test]
 fn a_client_that_a_proxy_names_counts_from_then_on() {
     let limiter = Arc::new(Limiter::default());
     let mut limits = Admission::default();

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use support::Gw;
 use support::admin::{Api, unix};
 use support::process::config_to;
@@ -15,6 +18,7 @@ fn over_tcp() -> (Gw, Api, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");
     std::fs::write(&file, "a-token-that-nobody-guesses").expect("written");
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("it is ours");
     let line = format!("admin = \"127.0.0.1:0\"\nadmin_token_file = \"{}\"", file.display());
     let gw = gw(&line);
     let api = Api::of(&gw.gateway);

@@ -25,7 +25,10 @@ const DIRECTIONS: [(&str, &[&str]); 16] = [
     ),
     (
         "admin",
-        &["session", "ws", "relay", "upstream", "route", "error", "metrics", "config", "sys"],
+        &[
+            "session", "http", "ws", "relay", "upstream", "route", "error", "metrics", "config",
+            "sys",
+        ],
     ),
     (
         "session",

@@ -10,10 +10,10 @@ use std::cell::Cell;
 
 /// Looks that found something, until they are judged.
 const LOOKS: u32 = 256;
-/// So many small messages at a look on average are a crowd.
-const CROWD_FROM: u32 = 4;
-/// Fewer than this are none any more.
-const CROWD_TO: u32 = 2;
+/// So many small messages in all of them are a crowd: two and a half at a look.
+const CROWD_FROM: u32 = LOOKS * 5 / 2;
+/// Fewer than this are none any more: one and a half.
+const CROWD_TO: u32 = LOOKS * 3 / 2;
 
 /// What one worker has seen of late.
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ impl Crowd {
         if looks == LOOKS {
             self.messages.set(0);
             let mark = if self.is_crowded() { CROWD_TO } else { CROWD_FROM };
-            self.is_crowded.set(messages >= mark * LOOKS);
+            self.is_crowded.set(messages >= mark);
         }
     }
 }
@@ -96,9 +96,13 @@ mod tests {
         }
     }
 
+    /// More than enough, and between the marks; one at a time is less than the lower one.
+    const MANY: u32 = 3;
+    const BETWEEN: u32 = 2;
+
     #[test]
     fn many_at_once_are_a_crowd_and_few_are_none() {
-        for (found, expected) in [(1, false), (CROWD_FROM - 1, false), (CROWD_FROM, true)] {
+        for (found, expected) in [(1, false), (BETWEEN, false), (MANY, true)] {
             let crowd = open();
             look(&crowd, found, LOOKS);
             assert_eq!(crowd.is_crowded(), expected, "{found}");
@@ -108,12 +112,12 @@ mod tests {
     #[test]
     fn a_crowd_stays_one_between_the_marks_and_ends_below_the_lower_one() {
         let crowd = open();
-        look(&crowd, CROWD_FROM, LOOKS);
-        look(&crowd, CROWD_TO, 10 * LOOKS);
+        look(&crowd, MANY, LOOKS);
+        look(&crowd, BETWEEN, 10 * LOOKS);
         assert!(crowd.is_crowded());
-        look(&crowd, CROWD_TO - 1, LOOKS);
+        look(&crowd, 1, LOOKS);
         assert!(!crowd.is_crowded());
-        look(&crowd, CROWD_TO, 10 * LOOKS);
+        look(&crowd, BETWEEN, 10 * LOOKS);
         assert!(!crowd.is_crowded());
     }
 
@@ -129,7 +133,7 @@ mod tests {
     fn looks_that_found_nothing_do_not_dilute_it() {
         let crowd = open();
         for _ in 0..LOOKS {
-            look(&crowd, CROWD_FROM, 1);
+            look(&crowd, MANY, 1);
             look(&crowd, 0, 10);
         }
         assert!(crowd.is_crowded());
@@ -146,16 +150,16 @@ mod tests {
         let crowd = open();
         bulk(&crowd, 100, 2 * LOOKS);
         assert!(!crowd.is_crowded());
-        look(&crowd, CROWD_FROM, LOOKS);
+        look(&crowd, MANY, LOOKS);
         assert!(crowd.is_crowded());
         // Small messages are the ring's by now; bulk is found on readiness.
         for _ in 0..LOOKS {
-            look(&crowd, CROWD_FROM, 1);
+            look(&crowd, MANY, 1);
             bulk(&crowd, 0, 2);
         }
         assert!(!crowd.is_crowded());
         crowd.moved(BULK_BYTES - 1);
-        look(&crowd, CROWD_FROM, LOOKS);
+        look(&crowd, MANY, LOOKS);
         assert!(crowd.is_crowded(), "a large message is no bulk");
     }
 

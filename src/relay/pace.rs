@@ -11,9 +11,11 @@ use crate::metrics::Engine;
 pub const SPLICE_FROM: u32 = 12 * 1024;
 /// Fills below this size on average are copied.
 pub const COPY_BELOW: u32 = 6 * 1024;
-/// Fills below this size on average may be the ring's: at 4 KiB it gains nothing any more, and a message beyond
-/// one of its buffers costs more than it would elsewhere (kernel-notes/0012).
-pub const RING_BELOW: u32 = 3 * 1024;
+/// Fills below this size on average may be the ring's: with 4 KiB it gains, with 6 KiB nothing any more, and a
+/// message beyond one of its buffers costs more than it would elsewhere (kernel-notes/0034).
+pub const RING_BELOW: u32 = 5 * 1024;
+/// Fills of this size on average leave the ring.
+pub const RING_UP_TO: u32 = 8 * 1024;
 /// A fill counts as no more than this: one large message must not outweigh dozens of small ones.
 const COUNTED_MAX: u32 = 32 * 1024;
 /// The share of one fill in the average, as a shift.
@@ -39,7 +41,7 @@ impl Pace {
         let next = match engine {
             Engine::Copy if average >= SPLICE_FROM => Engine::Splice,
             Engine::Splice if average < COPY_BELOW => Engine::Copy,
-            Engine::Uring if average >= COPY_BELOW => Engine::Copy,
+            Engine::Uring if average >= RING_UP_TO => Engine::Copy,
             engine => engine,
         };
         self.fills = if next == engine { self.fills.saturating_add(1) } else { 0 };
@@ -140,8 +142,9 @@ mod tests {
                 true,
             ),
             (paced(64, KNOWN_AFTER - 1, Engine::Copy), silent, false),
-            (paced(4096, 1000, Engine::Copy), silent, false),
-            (paced(64, 1000, Engine::Copy), paced(5000, 1000, Engine::Copy), false),
+            (paced(4104, 1000, Engine::Copy), silent, true),
+            (paced(6000, 1000, Engine::Copy), silent, false),
+            (paced(64, 1000, Engine::Copy), paced(6000, 1000, Engine::Copy), false),
             (silent, silent, false),
         ] {
             assert_eq!(are_small([one, other]), expected, "{one:?} {other:?}");

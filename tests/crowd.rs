@@ -29,11 +29,11 @@ fn has_ring(test: &str) -> bool {
 }
 
 /// Plays rounds until `condition` holds.
-fn until(what: &str, mut round: impl FnMut(), mut condition: impl FnMut() -> bool) {
+fn until(what: &str, mut rounds: impl FnMut(), mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + BOUND;
     while !condition() {
         assert!(Instant::now() < deadline, "never came true: {what}");
-        (0..50).for_each(|_| round());
+        rounds();
     }
 }
 
@@ -44,17 +44,10 @@ fn switches(gw: &Gw, engine: &str) -> u64 {
 /// Until the ring has all sessions: each is two directions.
 fn onto_the_ring(gw: &Gw, crowd: &mut Crowd) {
     let all = 2 * crowd.members.len() as u64;
-    let mut rounds = 0;
-    until(
-        "all sessions are on the ring",
-        || {
-            rounds += 1;
-            crowd.round(SMALL);
-        },
-        || switches(gw, "uring") >= all,
-    );
+    let is_there = || switches(gw, "uring") >= all;
+    until("all sessions are on the ring", || crowd.rounds(50, SMALL), is_there);
     // The last that went there have not said anything there yet.
-    (0..10).for_each(|_| crowd.round(SMALL));
+    crowd.rounds(50, SMALL);
 }
 
 /// Ends all sessions in good order; their lines.
@@ -117,7 +110,8 @@ fn one_that_is_left_alone_is_copied_again() {
     onto_the_ring(&gw, &mut crowd);
     let copied = switches(&gw, "copy");
     let speaker = &mut crowd.members[7];
-    until("it is copied", || speaker.round(SMALL), || switches(&gw, "copy") >= copied + 2);
+    let speak = || (0..50).for_each(|_| speaker.round(SMALL));
+    until("it is copied", speak, || switches(&gw, "copy") >= copied + 2);
     let before = gw.metrics().bytes;
     speaker.round(SMALL);
     assert_ne!(gw.metrics().bytes, before, "the counters are live");
@@ -139,7 +133,8 @@ fn bulk_leaves_the_ring_and_is_spliced() {
     onto_the_ring(&gw, &mut crowd);
     let spliced = switches(&gw, "splice");
     let speaker = &mut crowd.members[3];
-    until("it is spliced", || speaker.round(100_000), || switches(&gw, "splice") >= spliced + 2);
+    let speak = || (0..50).for_each(|_| speaker.round(100_000));
+    until("it is spliced", speak, || switches(&gw, "splice") >= spliced + 2);
     (0..50).for_each(|_| speaker.round(100_000));
     let lines = ended(&gw, crowd);
     expect_of_all(&lines);
@@ -167,11 +162,8 @@ fn nothing_is_lost_however_often_the_traffic_changes() {
             }
         }
         let before = switches(&gw, "uring");
-        until(
-            "those that had left come back",
-            || crowd.round(SMALL),
-            || switches(&gw, "uring") > before,
-        );
+        let are_back = || switches(&gw, "uring") > before;
+        until("those that had left come back", || crowd.rounds(50, SMALL), are_back);
     }
     expect_of_all(&ended(&gw, crowd));
     gw.stop();
@@ -190,7 +182,7 @@ fn an_end_and_a_reset_on_the_ring_are_what_they_are_elsewhere() {
     crowd.members.remove(0).client.reset();
     let line = gw.line();
     assert_eq!((&line["close_reason"], &line["side"]), (&json!("reset"), &json!("downstream")));
-    crowd.round(SMALL);
+    crowd.rounds(1, SMALL);
     expect_of_all(&ended(&gw, crowd));
     gw.stop();
     backend.join();
@@ -199,7 +191,7 @@ fn an_end_and_a_reset_on_the_ring_are_what_they_are_elsewhere() {
 /// What the program says of a session after many rounds of a crowd.
 fn after_many_rounds(program: &Program, enough: impl FnMut() -> bool) -> Value {
     let mut crowd = Crowd::new(program.address(), SESSIONS);
-    until("enough", || crowd.round(SMALL), enough);
+    until("enough", || crowd.rounds(50, SMALL), enough);
     drop(crowd);
     program.session_line()
 }

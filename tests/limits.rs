@@ -170,6 +170,24 @@ fn a_client_behind_a_trusted_proxy_is_the_one_that_the_proxy_names() {
 }
 
 #[test]
+fn a_local_proxy_that_nobody_trusts_is_told_once() {
+    let backend = Backend::echo();
+    let config = config_to(backend.address, "", "");
+    let mut program = Program::start(&config);
+    let extra = "X-Forwarded-For: 192.0.2.1\r\n";
+    for _ in 0..3 {
+        assert_eq!(asked(Client::connect(program.address()), extra).1.status, 101);
+    }
+    let told = program.diagnostic_with("trusted_proxies");
+    assert!(told.contains("127.0.0.1 names clients"), "{told}");
+    program.signal("TERM");
+    let rest = program.diagnostics_to_end();
+    assert!(!rest.contains("trusted_proxies"), "{rest}");
+    assert_eq!(program.exit_code(), Some(0));
+    backend.join();
+}
+
+#[test]
 fn handshakes_that_come_too_fast_wait_as_long_as_they_are_told() {
     let backend = Backend::echo();
     // So slow that no test is long enough for one more.

@@ -27,6 +27,7 @@ mod plain;
 mod request;
 mod response;
 mod spans;
+mod untrusted;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;

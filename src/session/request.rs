@@ -11,7 +11,7 @@ use super::connect::hash_key;
 use super::facts::{Asked, Facts, Named};
 use super::input::Input;
 use super::worker::Worker;
-use super::{Leave, Parting, plain, spans};
+use super::{Leave, Parting, plain, spans, untrusted};
 use crate::error::{End, Kind, Side, Stage};
 use crate::http::fields::{self, Arrival, TraceHop};
 use crate::http::head::{HeadKind, HeadScanner, RequestHead, ResponseHead};
@@ -93,6 +93,7 @@ fn judge(
     };
     note(facts, &head);
     let trusted = facts.peer.is_some_and(|peer| gateway.trusts(peer.ip()));
+    untrusted::look(gateway, facts.peer.map(|peer| peer.ip()), &head);
     let theirs = TraceParent::of(head.fields());
     facts.trace = spans::place(worker, theirs, trusted).map(Box::new);
     let offer = Offer::of(&head).map_err(|refusal| refused(worker, facts, refusal))?;

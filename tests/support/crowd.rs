@@ -10,6 +10,9 @@ pub struct Crowd {
     pub members: Vec<Member>,
 }
 
+/// Who speak for the sessions.
+const THREADS: usize = 4;
+
 /// One of them.
 pub struct Member {
     pub client: Client,
@@ -27,10 +30,20 @@ impl Crowd {
         Crowd { members: members.collect() }
     }
 
-    /// Every session sends `len` bytes, then every one reads them back.
-    pub fn round(&mut self, len: usize) {
-        self.members.iter_mut().for_each(|member| member.say(len));
-        self.members.iter_mut().for_each(|member| member.hear(len));
+    /// Again and again every session sends `len` bytes and reads them back, several at once: more than one worker
+    /// can take one by one.
+    pub fn rounds(&mut self, rounds: usize, len: usize) {
+        let share = self.members.len().div_ceil(THREADS);
+        std::thread::scope(|scope| {
+            for members in self.members.chunks_mut(share) {
+                scope.spawn(move || {
+                    for _ in 0..rounds {
+                        members.iter_mut().for_each(|member| member.say(len));
+                        members.iter_mut().for_each(|member| member.hear(len));
+                    }
+                });
+            }
+        });
     }
 }
 

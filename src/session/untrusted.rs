@@ -13,8 +13,8 @@ use crate::http::head::RequestHead;
 pub(super) fn look(gateway: &Gateway, peer: Option<IpAddr>, head: &RequestHead<'_>) {
     static TOLD: Once = Once::new();
     let Some(peer) = peer.filter(|peer| is_local(peer.to_canonical())) else { return };
-    let tells = || ["x-forwarded-for", "forwarded"].map(|name| head.fields().list(name).count() > 0);
-    if gateway.trusted_proxies.is_empty() && tells().contains(&true) {
+    let tells = |name| head.fields().list(name).next().is_some();
+    if gateway.trusted_proxies.is_empty() && (tells("x-forwarded-for") || tells("forwarded")) {
         TOLD.call_once(|| {
             warn!(
                 "{peer} names clients (X-Forwarded-For) and is not trusted to: limits and logs take it for the \

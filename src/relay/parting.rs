@@ -7,6 +7,7 @@ use super::half::{Close, Step};
 use super::{Detached, Direction, Engine, ReadyRelay, Turn};
 use crate::error::End;
 use crate::sys::Errno;
+use crate::sys::stream::Readable;
 
 /// Bytes that are thrown away before the neighbours have their turn.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
@@ -95,6 +96,8 @@ impl ReadyRelay {
                 Ok(0) => ended = true,
                 Ok(bytes) => total += bytes,
                 Err(error) => match Errno::of(&error) {
+                    // As at an urgent mark: what comes no more need not be waited for.
+                    Errno::Again if source.readable() == Some(Readable::Ended) => ended = true,
                     Errno::Again => source.clear_readable(),
                     Errno::Interrupted => {}
                     _ => ended = true,

@@ -201,8 +201,15 @@ pub async fn depart(worker: Rc<Worker>, leaving: Arc<Leaving>) {
         }
     }
     if leaving.deadline.is_some() {
-        let order = || Order::End((leaving.kind)());
-        walk(&worker, |seat| leaving.concerns(seat), order).await;
+        // More than once: a session that is on its way between two workers is in neither.
+        for _ in 0..LOOKS_BEYOND {
+            let order = || Order::End((leaving.kind)());
+            walk(&worker, |seat| leaving.concerns(seat), order).await;
+            worker.kit.reactor.sleep_until(Instant::now() + pause).await;
+            if leaving.is_void(&worker) {
+                return;
+            }
+        }
     }
 }
 

@@ -36,6 +36,18 @@ pub enum Order {
     Move(Move),
 }
 
+impl Order {
+    /// Whether this order, not obeyed yet, stays when `later` comes.
+    fn outranks(&self, later: &Order) -> bool {
+        let urgency = |order: &Order| match order {
+            Order::Move(_) => 0,
+            Order::Leave { .. } => 1,
+            Order::End(_) => 2,
+        };
+        urgency(self) > urgency(later)
+    }
+}
+
 /// Where a session goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
@@ -246,10 +258,13 @@ impl Registry {
         }
     }
 
-    /// Gives an order and a turn to obey it. A later order replaces an earlier one that was not seen yet.
+    /// Gives an order and a turn to obey it. A later order replaces an earlier one that was not seen yet, but for
+    /// one that ends the session: it was promised.
     pub fn order(&self, key: usize, order: Order) {
         if let Some(seat) = self.get(key) {
-            seat.order.set(Some(Box::new(order)));
+            let before = seat.order.take();
+            let stays = before.as_ref().is_some_and(|before| before.outranks(&order));
+            seat.order.set(if stays { before } else { Some(Box::new(order)) });
         }
         self.enqueue(key);
         self.ring_bell();
@@ -454,4 +469,23 @@ pub struct Moved {
     pub detached: crate::relay::Detached,
     /// Its share in the load of the worker that it goes to, unless it stays.
     pub on_the_way: Option<OnTheWay>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_was_ordered_is_not_forgotten_for_a_move() {
+        let end = || Order::End(Kind::Killed);
+        let leave = || Order::Leave { kind: Kind::Drained, code: 1001 };
+        let moves = || Order::Move(Move { worker: 0, engine: None });
+        assert!(end().outranks(&moves()) && end().outranks(&leave()) && leave().outranks(&moves()));
+        for (before, later) in
+            [(end(), end()), (leave(), end()), (moves(), end()), (moves(), leave())]
+        {
+            assert!(!before.outranks(&later), "{before:?} {later:?}");
+        }
+        assert!(!moves().outranks(&moves()));
+    }
 }

@@ -42,10 +42,14 @@ fn the_page_needs_no_token_and_what_it_asks_does() {
     }
     assert!(!page.head.contains("unsafe"), "{}", page.head);
     assert_eq!(api.ask("HEAD", "/ui").body, "");
+    assert_eq!(api.ask("GET", "/ui/").body, page.body);
+    assert_eq!(api.ask("POST", "/ui/").status, 405);
     assert_eq!(api.ask("POST", "/ui").status, 405);
     for (method, target) in [("GET", "/v1/sessions"), ("POST", "/v1/drain"), ("GET", "/metrics")] {
         assert_eq!(api.ask(method, target).status, 401, "{method} {target}");
     }
+    let foreign = "POST /v1/drain?stop=false HTTP/1.1\r\nHost: gateway\r\nOrigin: http://evil.test\r\nConnection: close\r\n\r\n";
+    assert_eq!(api.send(foreign).status, 401);
     api.token = Some("a-token-that-nobody-guesses".into());
     assert_eq!(api.ask("GET", "/v1/sessions").status, 200);
     gw.stop();

@@ -24,7 +24,7 @@ pub(super) async fn answer(
     let path = request.uri().path();
     let authorization = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
     // What supervises the process needs no secret, and learns none; nor does the page, which asks for it.
-    let is_open = matches!(path, "/livez" | "/readyz" | "/healthz" | "/ui");
+    let is_open = matches!(path, "/livez" | "/readyz" | "/healthz" | "/ui" | "/ui/");
     if !is_open && token.is_some_and(|token| !door::is_known(token, authorization)) {
         return reply::unknown_visitor();
     }
@@ -51,7 +51,7 @@ async fn find(gateway: &Arc<Subject>, request: &Request<Incoming>) -> Result<Ans
             let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
             Ok(openmetrics::answer(gateway, accept))
         }
-        ["ui"] if is_get => Ok(ui::page()),
+        ["ui"] | ["ui", ""] if is_get => Ok(ui::page()),
         ["v1", "openapi.json"] if is_get => {
             Ok(reply::whole(StatusCode::OK, "application/json", OPENAPI))
         }
@@ -69,9 +69,9 @@ async fn find(gateway: &Arc<Subject>, request: &Request<Incoming>) -> Result<Ans
         ["v1", "sessions", id] if *method == Method::DELETE => {
             sessions::kill_one(gateway, id, query).await
         }
-        ["livez" | "readyz" | "healthz" | "metrics" | "ui"] | ["v1", "routes" | "openapi.json"] => {
-            Ok(reply::not_allowed("GET, HEAD"))
-        }
+        ["livez" | "readyz" | "healthz" | "metrics" | "ui"]
+        | ["ui", ""]
+        | ["v1", "routes" | "openapi.json"] => Ok(reply::not_allowed("GET, HEAD")),
         ["v1", "reload"] => Ok(reply::not_allowed("POST")),
         ["v1", "drain"] => Ok(reply::not_allowed("GET, HEAD, POST, DELETE")),
         ["v1", "sessions", _, "tap"] => Ok(reply::not_allowed("GET")),

@@ -25,7 +25,7 @@ const PAGE: &str = concat!(
     "</script>\n</body>\n</html>\n",
 );
 const STYLE_HASH: &str = "sha256-/mv775WKRMU7wiqc+eNO0EgCVISoQ6MAIFZsS1b2Tyk=";
-const SCRIPT_HASH: &str = "sha256-H5H6VMFvIT4TiJepay0KfhUVYpy1m+AIB9yKDRCSHKM=";
+const SCRIPT_HASH: &str = "sha256-nR5HtXPO/GGLt5W5snZuq4hDQjJF431NR6xfRIE4iD4=";
 
 /// `GET /ui`
 pub(super) fn page() -> Answer {

@@ -100,6 +100,9 @@ ${more}`;
     await page.getByRole("textbox", { name: "Token" }).fill("not it");
     await page.keyboard.press("Enter");
     await page.getByText("That one is not it.").waitFor();
+    // No header can hold this one.
+    await page.getByRole("textbox", { name: "Token" }).fill("not → it");
+    await page.keyboard.press("Enter");
     await page.getByRole("textbox", { name: "Token" }).fill(TOKEN);
     await page.getByRole("button", { name: "Go on" }).click();
     await page.locator('#state[data-state="ready"]').waitFor();
@@ -112,6 +115,18 @@ ${more}`;
     await until(async () => (await page.locator("#sessions").innerText()).includes("106 B"),
       () => page.locator("#sessions").innerText());
     assert.match(await page.locator("#tiles").innerText(), /3\s+live sessions/);
+  });
+  await step("the focus stays where it is while the page is brought up to date", async () => {
+    const time = () => page.locator("#under").innerText();
+    for (const table of ["#routes", "#sessions"]) {
+      const button = page.locator(`${table} tbody button`).first();
+      await button.focus();
+      for (let times = 0; times < 2; times += 1) {
+        const shown = await time();
+        await until(async () => (await time()) !== shown, () => "nothing is brought up to date");
+      }
+      assert.ok(await button.evaluate((it) => it === document.activeElement), `${table} lost the focus`);
+    }
   });
   await step("a filter chooses, and a wrong one is told", async () => {
     await page.locator('#filter [name=route]').selectOption("seen");
@@ -141,6 +156,13 @@ ${more}`;
     await page.getByRole("button", { name: "End this session" }).click();
     await page.getByRole("button", { name: "No", exact: true }).click();
     assert.equal(await clients.evaluate("codes[0]"), null);
+    const body = JSON.stringify({ error: "not ended", hint: "ask again" });
+    await page.route("**/v1/sessions/*", (route) => route.request().method() === "DELETE"
+      ? route.fulfill({ status: 503, contentType: "application/json", body }) : route.continue());
+    await page.getByRole("button", { name: "End this session" }).click();
+    await page.getByRole("button", { name: "End it" }).click();
+    await page.getByRole("dialog").getByText(/not ended\s+ask again/).waitFor();
+    await page.unroute("**/v1/sessions/*");
     await page.getByRole("button", { name: "End this session" }).click();
     await page.getByRole("button", { name: "End it" }).click();
     await until(async () => (await clients.evaluate("codes[0]")) === 1001, () => "no Close came");
@@ -165,6 +187,17 @@ ${more}`;
     await page.getByText(/route opaque: 2 sessions told, 0 left/).waitFor();
     assert.equal(await clients.evaluate("codes[0]"), null, "the other route goes on");
     await page.getByText("opaque (draining)").waitFor();
+    await page.getByRole("button", { name: "Undo" }).click();
+    await page.locator("#drains").waitFor({ state: "hidden" });
+  });
+  await step("a drain of one route's endpoint is shown at no other route", async () => {
+    await page.getByRole("button", { name: "Drain…" }).first().click();
+    await page.locator('#draining [name=what]').selectOption(`endpoint ${backend} of route opaque`);
+    assert.match(await page.locator("#plan").innerText(), /^0 sessions are told.*other endpoints/s);
+    await page.getByRole("button", { name: "Drain", exact: true }).click();
+    const routes = page.locator("#routes tbody");
+    await routes.getByText("draining, 0").waitFor();
+    assert.equal(await routes.getByText("draining").count(), 1, await routes.innerText());
     await page.getByRole("button", { name: "Undo" }).click();
     await page.locator("#drains").waitFor({ state: "hidden" });
   });
@@ -196,6 +229,12 @@ ${more}`;
       assert.ok(wide <= width, `${wide} px wide in a window of ${width}`);
       await picture(page, width === 390 ? "narrow" : "wide");
     }
+  });
+  await step("a gateway that says nothing is told, and one that speaks again", async () => {
+    running.at(-1).kill("SIGSTOP");
+    await page.locator('#state[data-state="gone"]').waitFor();
+    running.at(-1).kill("SIGCONT");
+    await page.locator('#state[data-state="ready"]').waitFor();
   });
   await step("a gateway that is gone is told", async () => {
     running.at(-1).kill("SIGKILL");

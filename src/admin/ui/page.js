@@ -1,7 +1,7 @@
 "use strict";
 // One page over the admin API. Whatever comes from it is put in as text, never as markup.
 
-const PERIOD_MS = 1000, CHART_POINTS = 300, PAGE_SIZE = 50, TAP_LINES = 500;
+const PERIOD_MS = 1000, ANSWER_MS = 10_000, CHART_SECONDS = 300, GAP_SECONDS = 5, PAGE_SIZE = 50, TAP_LINES = 500;
 const $ = (selector, root = document) => root.querySelector(selector);
 const history = [];
 let before = null, cursors = [""], selected = null, tapping = null, asked = null, refreshing = false;
@@ -26,7 +26,8 @@ async function call(method, path, signal) {
   for (;;) {
     const token = sessionStorage.getItem("token");
     const headers = token ? { Authorization: "Bearer " + token } : {};
-    const answer = await fetch(path, { method, headers, signal, cache: "no-store" });
+    // A gateway or a tunnel that says nothing is told, too; only a tap has no end of its own.
+    const answer = await fetch(path, { method, headers, signal: signal ?? AbortSignal.timeout(ANSWER_MS), cache: "no-store" });
     if (answer.status === 401) {
       await askForToken(token);
       continue;
@@ -51,6 +52,11 @@ function askForToken(tried) {
     $("form", dialog).onsubmit = (event) => {
       event.preventDefault();
       const field = event.target.elements.token;
+      // No other bytes are in a token, and a header cannot hold some of them.
+      if (!/^[!-~]+$/.test(field.value)) {
+        $("#wrong").hidden = false;
+        return;
+      }
       sessionStorage.setItem("token", field.value);
       field.value = "";
       dialog.close();
@@ -102,6 +108,10 @@ const per = (value) => (value < 10 ? value.toFixed(1) : count(value)) + "/s";
 const sessionsOf = (number) => (number === 1 ? "1 session" : count(number) + " sessions");
 
 function notice(text, isBad) {
+  // What is outside of an open dialog is not heard, and hardly seen.
+  const dialogs = document.querySelectorAll("dialog[open]");
+  if (dialogs.length) [...dialogs].at(-1).prepend($("#notice"));
+  else $("header").after($("#notice"));
   $("#notice").textContent = text;
   $("#notice").classList.toggle("bad", isBad);
   $("#notice").hidden = !text;
@@ -112,6 +122,24 @@ function complain(error) {
 }
 
 // --- What is shown every second ---
+
+// Rows are known by their key. One that stays keeps its buttons, and with them the focus and a click that has begun.
+function renew(list, wanted) {
+  const known = new Map([...list.children].map((row) => [row.key, row]));
+  const rows = wanted.map((fresh) => {
+    const row = known.get(fresh.key);
+    if (!row) return fresh;
+    known.delete(fresh.key);
+    for (const [at, part] of [...fresh.children].entries()) {
+      const old = row.children[at], button = $("button", part) ?? (part.matches("button") ? part : null);
+      if (!button) old.replaceWith(part);
+      else (old.matches("button") ? old : $("button", old)).disabled = button.disabled;
+    }
+    return row;
+  });
+  for (const row of [...list.children]) if (!rows.includes(row)) row.remove();
+  for (const [at, row] of rows.entries()) if (list.children[at] !== row) list.insertBefore(row, list.children[at] ?? null);
+}
 
 function rates(now) {
   const at = performance.now();
@@ -140,7 +168,7 @@ function pairs(list, entries, nothing) {
 function showMetrics(now) {
   const rate = rates(now);
   history.push({ up: rate.up, down: rate.down, at: Date.now() });
-  if (history.length > CHART_POINTS) history.shift();
+  while (history.at(-1).at - history[0].at > CHART_SECONDS * 1000) history.shift();
   const tiles = [
     [count(now.sum("upsplice_sessions_open")), "live sessions"],
     [bytes(rate.up) + "/s", "to upstream"], [bytes(rate.down) + "/s", "to downstream"],
@@ -188,19 +216,23 @@ function shape(tag, attributes) {
 
 function draw(marked) {
   const most = Math.max(1, ...history.flatMap((point) => [point.up, point.down])) * 1.05;
-  const x = (at) => CHART_POINTS - history.length + at, y = (value) => 100 - 100 * value / most;
-  const drawing = shape("svg", { viewBox: `0 0 ${CHART_POINTS - 1} 100`, preserveAspectRatio: "none", role: "img" });
+  const newest = history.at(-1)?.at ?? 0;
+  const x = (at) => CHART_SECONDS - (newest - history[at].at) / 1000, y = (value) => 100 - 100 * value / most;
+  const drawing = shape("svg", { viewBox: `0 0 ${CHART_SECONDS} 100`, preserveAspectRatio: "none", role: "img" });
   drawing.setAttribute("aria-label", $("#under").textContent);
-  for (const level of [0, 50, 100]) drawing.append(shape("line", { x1: 0, x2: CHART_POINTS, y1: level, y2: level }));
+  for (const level of [0, 50, 100]) drawing.append(shape("line", { x1: 0, x2: CHART_SECONDS, y1: level, y2: level }));
   for (const way of ["up", "down"]) {
-    const points = history.map((point, at) => `${x(at)} ${y(point[way]).toFixed(2)}`);
-    if (points.length) drawing.append(shape("path", { class: way, d: "M" + points.join("L") }));
+    // Nothing was asked while the page was hidden, and nothing is drawn of that time.
+    const points = history.map((point, at) =>
+      `${at && x(at) - x(at - 1) < GAP_SECONDS ? "L" : "M"}${x(at).toFixed(2)} ${y(point[way]).toFixed(2)}`);
+    if (points.length) drawing.append(shape("path", { class: way, d: points.join("") }));
   }
   if (marked !== undefined) drawing.append(shape("line", { class: "at", x1: x(marked), x2: x(marked), y1: 0, y2: 100 }));
   drawing.onpointermove = (event) => {
     const box = drawing.getBoundingClientRect();
-    const at = Math.round((event.clientX - box.left) / box.width * (CHART_POINTS - 1)) - CHART_POINTS + history.length;
-    if (history[at]) draw(at);
+    const wanted = (event.clientX - box.left) / box.width * CHART_SECONDS;
+    const nearest = history.reduce((best, _, at) => (Math.abs(x(at) - wanted) < Math.abs(x(best) - wanted) ? at : best), 0);
+    if (history.length) draw(nearest);
   };
   drawing.onpointerleave = () => draw();
   $("#chart").replaceChildren(drawing);
@@ -212,16 +244,17 @@ function draw(marked) {
 }
 
 function showRoutes(drains) {
-  const drained = (what, name) => drains.some((drain) => drain.what === "gateway" || drain[what] === name);
-  $("#routes tbody").replaceChildren(...routes.map((route) => {
+  // A drain of an endpoint may name its route; what it takes from which route, the state of the endpoint says.
+  const drained = (name) => drains.some((drain) => drain.what === "gateway" || (drain.what === "route" && drain.route === name));
+  renew($("#routes tbody"), routes.map((route) => {
     const endpoints = route.endpoints.flatMap((endpoint, at) => {
-      const state = drained("endpoint", endpoint.backend) ? "draining" : endpoint.state;
-      const note = make("span", { textContent: ` ${state}, ${count(endpoint.sessions)}`, className: state === "healthy" ? "quiet" : "warm" });
+      const className = endpoint.state === "healthy" ? "quiet" : "warm";
+      const note = make("span", { textContent: ` ${endpoint.state}, ${count(endpoint.sessions)}`, className });
       return [...(at ? [make("br")] : []), endpoint.backend, note];
     });
     const button = make("button", { type: "button", className: "small", textContent: "Drain…" });
     button.onclick = () => openDrain("route " + route.name);
-    return make("tr", {}, make("td", { textContent: route.name + (drained("route", route.name) ? " (draining)" : "") }),
+    return make("tr", { key: route.name }, make("td", { textContent: route.name + (drained(route.name) ? " (draining)" : "") }),
       make("td", { className: "wrap", textContent: (route.host ?? "*") + route.path }), make("td", { textContent: route.mode }),
       make("td", {}, ...endpoints), make("td", { className: "n", textContent: count(route.sessions_open) }), make("td", {}, button));
   }));
@@ -241,7 +274,7 @@ function drainName(drain) {
 
 function showDrains(drains) {
   $("#drains").hidden = drains.length === 0;
-  $("#drains ul").replaceChildren(...drains.map((drain) => {
+  renew($("#drains ul"), drains.map((drain) => {
     const undo = make("button", { type: "button", className: "small", textContent: "Undo", disabled: drain.stop });
     undo.onclick = () => act(async () => {
       const query = new URLSearchParams(Object.entries({ route: drain.route, endpoint: drain.endpoint }).filter(([, value]) => value));
@@ -251,13 +284,13 @@ function showDrains(drains) {
     const bar = make("progress", { max: Math.max(1, drain.closed + drain.left), value: drain.closed });
     bar.setAttribute("aria-label", "told to leave");
     const text = `${drainName(drain)}: ${sessionsOf(drain.closed)} told, ${count(drain.left)} left, since ${span(drain.age_seconds)}${drain.done ? ", done" : ""}`;
-    return make("li", {}, make("span", { textContent: text }), bar, undo);
+    return make("li", { key: drainName(drain) }, make("span", { textContent: text }), bar, undo);
   }));
 }
 
 function showSessions(body) {
   const seen = new Map(), at = performance.now();
-  $("#sessions tbody").replaceChildren(...body.sessions.map((session) => {
+  renew($("#sessions tbody"), body.sessions.map((session) => {
     const moved = session.bytes_in + session.bytes_out, last = lastSessions.get(session.id);
     seen.set(session.id, { moved, at });
     const pace = last ? bytes((moved - last.moved) / ((at - last.at) / 1000)) + "/s" : "";
@@ -266,7 +299,7 @@ function showSessions(body) {
     const open = make("button", { type: "button", className: "link", textContent: session.id });
     open.onclick = () => openSession(session.id);
     const cell = (text, className = "") => make("td", { textContent: text ?? "", className });
-    return make("tr", {}, make("td", {}, open), cell(session.route), cell(session.client_addr), cell(session.backend), cell(session.mode),
+    return make("tr", { key: session.id }, make("td", {}, open), cell(session.route), cell(session.client_addr), cell(session.backend), cell(session.mode),
       cell(engines), cell(span(session.age_seconds), "n"), cell(bytes(session.bytes_in), "n"), cell(bytes(session.bytes_out), "n"),
       cell(pace, "n"), cell(state.join(", "), "warm"));
   }));
@@ -298,6 +331,7 @@ async function refresh() {
     const { drains } = await json("GET", "/v1/drain");
     showRoutes(drains);
     showDrains(drains);
+    if ($("#draining").open) planned();
     try {
       showSessions(await json("GET", sessionsPath()));
       $("#shown").classList.remove("bad");
@@ -421,11 +455,11 @@ function confirmed(title, text, button) {
 function targets() {
   const found = [{ name: "the whole gateway", sessions: routes.reduce((sum, route) => sum + route.sessions_open, 0), query: {} }];
   for (const route of routes) {
-    found.push({ name: "route " + route.name, sessions: route.sessions_open, query: { route: route.name }, modes: [route.mode] });
+    found.push({ name: "route " + route.name, sessions: route.sessions_open, query: { route: route.name } });
   }
   for (const route of routes) {
     for (const { backend, sessions } of route.endpoints) {
-      found.push({ name: `endpoint ${backend} of route ${route.name}`, sessions, query: { route: route.name, endpoint: backend }, modes: [route.mode] });
+      found.push({ name: `endpoint ${backend} of route ${route.name}`, sessions, query: { route: route.name, endpoint: backend } });
     }
   }
   return found;
@@ -436,22 +470,27 @@ function planned() {
   const target = targets().find(({ name }) => name === form.what.value);
   const isAll = target && !Object.keys(target.query).length;
   $("#stops").hidden = !isAll;
-  if (!target) return null;
+  if (!target) {
+    $("#plan").textContent = "It is not configured any more.";
+    return null;
+  }
   const query = new URLSearchParams(target.query);
   if (form.over.value.trim()) query.set("over", form.over.value.trim());
   if (form.rate.value.trim()) query.set("rate", form.rate.value.trim());
   if (isAll) query.set("stop", form.stop.checked ? "true" : "false");
-  const over = form.over.value.trim() || "the configured drain time", rate = form.rate.value.trim();
+  const over = form.over.value.trim() || "the configured drain time", rate = form.rate.value.trim().replace(/\/s$/, "");
   const text = [
     `${sessionsOf(target.sessions)} ${target.sessions === 1 ? "is" : "are"} told to leave, each at a random moment within ${over}, ` +
-      `${rate ? "no more than " + rate : "no more than the configured number"} per second.`,
+      `${rate === "off" ? "however many that is" : `no more than ${rate || "the configured number"}`} per second.`,
     `Inspected sessions hear Close ${isAll ? 1001 : 1012} where a frame ends, opaque ones the end of the stream; who stays beyond the deadline is reset.`,
     isAll ? (form.stop.checked ? "Nothing new is accepted, and the process ends with its last session. This cannot be undone."
       : "New sessions are refused with 503 and Retry-After until the drain is undone.")
       : target.query.endpoint ? "New sessions go to the other endpoints, or are refused where there is none, until the drain is undone."
         : "New sessions of this route are refused with 503 and Retry-After until the drain is undone.",
   ];
-  $("#plan").textContent = text.join(" ");
+  // It is read out when it changes, and is looked at anew every second.
+  const whole = text.join(" ");
+  if ($("#plan").textContent !== whole) $("#plan").textContent = whole;
   return query;
 }
 
@@ -468,6 +507,7 @@ $("#draining form").oninput = planned;
 $("#draining form").onsubmit = (event) => {
   event.preventDefault();
   const query = planned();
+  if (!query) return;
   $("#draining").close();
   act(async () => {
     const drain = await json("POST", "/v1/drain?" + query);
@@ -487,7 +527,7 @@ $("#kill").onclick = async () => {
   const id = selected;
   const text = "Its client and its server see it end: with Close 1001 where it is inspected. Others go on.";
   if (await confirmed("End session " + id + "?", text, "End it")) {
-    act(async () => { await call("DELETE", "/v1/sessions/" + encodeURIComponent(id)); });
+    act(async () => { await json("DELETE", "/v1/sessions/" + encodeURIComponent(id)); });
   }
 };
 for (const button of document.querySelectorAll("dialog .close")) button.onclick = () => button.closest("dialog").close();

@@ -25,7 +25,7 @@ const PAGE: &str = concat!(
     "</script>\n</body>\n</html>\n",
 );
 const STYLE_HASH: &str = "sha256-/mv775WKRMU7wiqc+eNO0EgCVISoQ6MAIFZsS1b2Tyk=";
-const SCRIPT_HASH: &str = "sha256-dzORR78F0DAlaROwA/aIU+8YhoteiC6dEcKZNO3rEps=";
+const SCRIPT_HASH: &str = "sha256-nR5HtXPO/GGLt5W5snZuq4hDQjJF431NR6xfRIE4iD4=";
 
 /// `GET /ui`
 pub(super) fn page() -> Answer {

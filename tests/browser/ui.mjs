@@ -179,6 +179,8 @@ ${more}`;
     await clients.evaluate("reopened(0)");
     await until(async () => (await rows.count()) === 3, async () => `${await rows.count()} rows`);
     await page.getByRole("button", { name: "Drain…" }).first().click();
+    await plan(/^3 sessions are told.*until the drain is undone/s);
+    await page.getByRole("checkbox").check();
     await plan(/^3 sessions are told.*cannot be undone/s);
     await page.locator('#draining [name=what]').selectOption("route opaque");
     await plan(/^2 sessions are told.*until the drain is undone/s);

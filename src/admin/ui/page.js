@@ -332,7 +332,6 @@ async function refresh() {
     showRoutes(drains);
     showDrains(drains);
     if ($("#draining").open) planned();
-    if ($("#draining").open) planned();
     try {
       showSessions(await json("GET", sessionsPath()));
       $("#shown").classList.remove("bad");

@@ -5,12 +5,17 @@ mod joined;
 mod support;
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 
 use joined::{Joined, Side, echoing, send_until_paused};
 use support::stream::{check_to_end, send};
 use support::{Client, Engine, Runtime, eventually};
+use upsplice::metrics::{Counters, Direction};
+use upsplice::relay::pool::{PipeBudget, WIDE_PIPE_BYTES};
+use upsplice::relay::{Detached, Kit, Relay, Share, Turn, Way};
 
 contract!(
     a_blocked_sink_stops_no_other_session,
@@ -91,6 +96,62 @@ fn two_bulk_sessions_share_the_worker(engine: Engine, runtime: Runtime) {
     second.join().expect("the second is exact");
     engine.assert_carried(&joined.gw.line(), 0);
     joined.completed(engine);
+}
+
+/// Who has been idle has its first turn beside all the others, whatever it brings: only after that one alone.
+#[test]
+fn a_turn_moves_a_fill_more_than_its_share_at_most() {
+    const LEN: u64 = 64 << 20;
+    for engine in [upsplice::metrics::Engine::Splice, upsplice::metrics::Engine::Copy] {
+        for share in [Share::AmongOthers, Share::Alone] {
+            let most = bytes_of_turns(engine, share, LEN);
+            let bound = share.bytes() as u64 + u64::from(WIDE_PIPE_BYTES);
+            assert!(most.iter().all(|&moved| moved <= bound), "{engine:?} {share:?}: {most:?}");
+            assert_eq!(most.iter().sum::<u64>(), LEN, "{engine:?} {share:?}");
+        }
+    }
+}
+
+/// What each turn of a relay takes of `len` bytes whose sender and reader are as fast as they can be.
+fn bytes_of_turns(engine: upsplice::metrics::Engine, share: Share, len: u64) -> Vec<u64> {
+    let ((mut client, downstream), (upstream, mut backend)) = (pair(), pair());
+    let sending = thread::spawn(move || {
+        let chunk = vec![7; 1 << 20];
+        (0..len >> 20).for_each(|_| client.write_all(&chunk).expect("the relay reads"));
+        client.shutdown(Shutdown::Write).expect("it was open");
+        client
+    });
+    let reading = thread::spawn(move || {
+        let mut chunk = vec![0; 1 << 20];
+        while backend.read(&mut chunk).expect("the bytes come") > 0 {}
+    });
+    let kit = Kit::new(PipeBudget::new(64 << 20), Arc::new(Counters::default()), true);
+    let kit = Rc::new(kit.expect("descriptors"));
+    for socket in [&downstream, &upstream] {
+        socket.set_nonblocking(true).expect("an option");
+    }
+    let ways = [(); 2].map(|()| Way::new(engine, Vec::new(), 0));
+    let detached = Detached::joined(downstream.into(), upstream.into(), ways);
+    let mut relay = Relay::resume(detached, Rc::clone(&kit)).expect("room in epoll");
+    let (mut turns, mut before) = (Vec::new(), 0);
+    eventually("all bytes have passed", || {
+        kit.reactor.collect(drop);
+        let turn = relay.turn(share);
+        let taken = relay.live().carried(Direction::ToUpstream).taken();
+        turns.push(taken - before);
+        before = taken;
+        matches!(turn, Turn::Over(_))
+    });
+    reading.join().expect("all came");
+    drop(sending.join().expect("all was sent"));
+    turns
+}
+
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+    let (far, _) = listener.accept().expect("it has connected");
+    (near, far)
 }
 
 /// Sends and awaits one message after the other, then ends.

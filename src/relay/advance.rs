@@ -12,9 +12,25 @@ use crate::error::{End, Kind, Side, Stage};
 use crate::sys::sockopt;
 use crate::sys::stream::{Readable, Stream};
 
-/// Bytes that one direction may take per turn before the worker looks at its neighbours (rule R16): fewer
-/// cost more, since what is left in the cache is lost between two turns (kernel-notes/0015).
-const BYTES_PER_TURN: usize = 4 << 20;
+/// What each direction may take in one turn before somebody else has one (rule R16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Of a turn that is had alone, between two looks at the sockets: less costs more, since what is left in
+    /// the cache is lost between two turns (kernel-notes/0015).
+    Alone,
+    /// Of one turn among those of many, where a small message waits for all that come before it.
+    AmongOthers,
+}
+
+impl Share {
+    /// In bytes.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Share::Alone => 4 << 20,
+            Share::AmongOthers => 256 << 10,
+        }
+    }
+}
 
 /// A fill counts as no less than this: a peer that sends byte by byte must not have thousands of fills in a turn.
 const COUNTED_LEAST: usize = 32 << 10;
@@ -51,8 +67,8 @@ pub(super) enum Moved {
 
 impl ReadyRelay {
     /// One direction, until it waits for something or has spent its share; true in the latter case.
-    pub(super) fn advance(&mut self, direction: Direction) -> Result<bool, End> {
-        let mut allowance = BYTES_PER_TURN;
+    pub(super) fn advance(&mut self, direction: Direction, share: Share) -> Result<bool, End> {
+        let mut allowance = share.bytes();
         let mut took = 0;
         loop {
             match self.ways[direction as usize].half.step() {

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::{Kit, Relay, Turn};
+use super::{Kit, Relay, Share, Turn};
 use crate::error::End;
 
 impl Relay {
@@ -14,7 +14,7 @@ impl Relay {
         let reactor = Rc::clone(&self.kit().reactor);
         loop {
             reactor.collect(drop);
-            match self.turn() {
+            match self.turn(Share::Alone) {
                 Turn::Over(end) => return Poll::Ready(end),
                 Turn::Spent => {
                     cx.waker().wake_by_ref();
@@ -38,7 +38,7 @@ pub async fn carry(relays: Vec<Relay>, kit: &Kit, mut ended: impl FnMut(Relay, E
     loop {
         for key in std::mem::take(&mut due) {
             let Some(relay) = &mut relays[key] else { continue };
-            match relay.turn() {
+            match relay.turn(Share::AmongOthers) {
                 Turn::Waiting | Turn::Calls(_) => {}
                 Turn::Spent => due.push(key),
                 Turn::Over(end) => {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::uring::{Parts, RingRelay};
 use super::watch::{Unwatchable, Watch};
 use super::{
-    Closing, Detached, Direction, Engine, Framed, Kit, Live, ReadyRelay, Reason, Turn, Way,
+    Closing, Detached, Direction, Engine, Framed, Kit, Live, ReadyRelay, Reason, Share, Turn, Way,
 };
 use crate::error::{End, Kind, Side, Stage};
 use crate::sys::stream::Stream;
@@ -241,14 +241,14 @@ impl Relay {
         }
     }
 
-    /// Moves what can be moved now. Over when both directions are closed, or one failed and the other has
-    /// nothing left to deliver.
-    pub fn turn(&mut self) -> Turn {
+    /// Moves what can be moved now, up to a share in each direction; a ring moves its sessions' bytes by itself. Over
+    /// when both directions are closed, or one failed and the other has nothing left to deliver.
+    pub fn turn(&mut self, share: Share) -> Turn {
         if let Some(end) = self.refused.take() {
             return Turn::Over(*end);
         }
         match &mut self.carrier {
-            Carrier::Ready(relay) => relay.turn(),
+            Carrier::Ready(relay) => relay.turn(share),
             Carrier::Ring(relay) => relay.turn(),
         }
     }

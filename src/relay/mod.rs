@@ -30,6 +30,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
+pub use self::advance::Share;
 use self::advance::ends;
 pub use self::carrier::Relay;
 pub use self::framed::{Framed, Violation};
@@ -225,9 +226,8 @@ impl ReadyRelay {
         self.ways[direction as usize].engine
     }
 
-    /// Moves what can be moved now. Over when both directions are closed, or one failed and the other has
-    /// nothing left to deliver.
-    pub fn turn(&mut self) -> Turn {
+    /// [`Relay::turn`].
+    pub fn turn(&mut self, share: Share) -> Turn {
         if self.parting.is_some() {
             return self.turn_parting();
         }
@@ -239,7 +239,7 @@ impl ReadyRelay {
         loop {
             let before = self.closings();
             for direction in Direction::BOTH {
-                match self.advance(direction) {
+                match self.advance(direction, share) {
                     Ok(share_is_spent) => spent |= share_is_spent,
                     Err(end) => return Turn::Over(end),
                 }

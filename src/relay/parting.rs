@@ -4,7 +4,7 @@
 
 use super::advance::ends;
 use super::half::{Close, Step};
-use super::{Detached, Direction, Engine, ReadyRelay, Turn};
+use super::{Detached, Direction, Engine, ReadyRelay, Share, Turn};
 use crate::error::End;
 use crate::sys::Errno;
 use crate::sys::stream::Readable;
@@ -67,7 +67,7 @@ impl ReadyRelay {
         // The first time with what has come so far, the second time to its end.
         for _ in 0..2 {
             for direction in Direction::BOTH {
-                if let Err(end) = self.advance(direction) {
+                if let Err(end) = self.advance(direction, Share::Alone) {
                     return Turn::Over(self.reported(end));
                 }
             }

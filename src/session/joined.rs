@@ -126,7 +126,7 @@ fn obey_or_move(worker: &Rc<Worker>, key: usize, seat: &Rc<Seat>) {
     }
     let turned = seat.with_relay(|relay| {
         let before = relay.live().progress();
-        let turned = relay.turn();
+        let turned = relay.turn(seat.share());
         let moved = relay.live().progress().wrapping_sub(before) / 2;
         seat.turned(moved);
         worker.kit.moved(moved);

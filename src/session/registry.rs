@@ -16,8 +16,8 @@ use super::timers::{Due, Timers};
 use super::worker::Open;
 use crate::error::Kind;
 use crate::metrics::Engine;
-use crate::relay::Relay;
 use crate::relay::idle::Watch;
+use crate::relay::{Relay, Share};
 use crate::sys::reactor::Reactor;
 
 /// What a running session is told to do.
@@ -182,6 +182,11 @@ impl Seat {
     pub fn sit_down(&self, joined: Joined) {
         let before = self.joined.replace(Some(joined));
         debug_assert!(before.is_none(), "two sessions on one seat");
+    }
+
+    /// What its next turn may move.
+    pub fn share(&self) -> Share {
+        if self.heavy.get() { Share::Alone } else { Share::AmongOthers }
     }
 
     /// Says how many bytes its turn has moved.
@@ -445,8 +450,8 @@ impl Registry {
     }
 }
 
-/// A turn that moves so much takes longer than many small ones.
-const HEAVY_BYTES: u64 = 512 * 1024;
+/// Whose turn moves so much has its next ones alone: that takes longer than many small ones.
+const HEAVY_BYTES: u64 = Share::AmongOthers.bytes() as u64;
 /// Void entries that are not worth a look.
 const VOID_ENTRIES_MAX: usize = 64;
 

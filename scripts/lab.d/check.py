@@ -192,6 +192,19 @@ class Tables(unittest.TestCase):
         for words in ("≥ 1.2 × best peer: ", "≤ 2 × direct: ", "≤ 1 KB: ", "**not** ("):
             self.assertIn(words, short)
 
+    def test_a_loss_says_when_client_and_backend_set_the_pace(self):
+        tables, _, _ = self.made(rounds=1)
+        for _, cell, measure in tables.losses(tables.shipped):
+            ours, direct = (tables.median(cell, measure, name)
+                            for name in (tables.shipped, tables.direct))
+            expected = not measure.has_no_direct and direct is not None and (
+                ours == direct or (ours > direct) == measure.higher_is_better)
+            verdict = tables.verdict(cell, measure, tables.shipped, ("peer",))
+            self.assertIn("**loses**", verdict)
+            self.assertEqual("no worse than direct" in verdict, expected, verdict)
+            as_direct = tables.is_as_direct(cell, measure, tables.direct)
+            self.assertEqual(as_direct, not measure.has_no_direct and direct is not None)
+
     def test_a_run_of_the_first_version_of_the_lab_can_be_reported(self):
         _, short, full = self.both(columns=synthetic.FIRST_COLUMNS, shapes=("loopback",))
         self.assertIn("| bulk up, 64 KiB frames, 1 session | rate, GB/s |", short)

@@ -24,8 +24,16 @@ class Tables(Run):
         middle, mark = statistics.median(ratios), ""
         if self.targets[target] == "ours" and self.targets[best] in PEERS:
             in_noise = " (in noise)" if quantile(ratios, 0.1) < 1 else ""
-            mark = " **loses**" if round(middle, 2) < 1 else in_noise
+            but = ", no worse than direct" if self.is_as_direct(cell, measure, target) else ""
+            mark = " **loses**" + but if round(middle, 2) < 1 else in_noise
         return "%.2f×%s" % (middle, mark)
+
+    def is_as_direct(self, cell, measure, name):
+        """Whether a proxy does as well as none: there client and backend are what is measured."""
+        if not self.direct or measure.has_no_direct:
+            return False
+        ratios = self.ratios(cell, measure, name, self.direct)
+        return bool(ratios) and statistics.median(ratios) >= 1
 
     def caption(self):
         facts, flags = self.facts, self.facts["flags"]
@@ -46,7 +54,9 @@ class Tables(Run):
             "we tuned beyond what its documentation shows." % (
                 "; ".join(self.versions()) or "none"),
             "A ratio is against the best peer of the line (without peers: the first target), "
-            "paired by round; above 1 is better. A single benchmark is never enough.",
+            "paired by round; above 1 is better. Where \"no worse than direct\" stands, client and backend "
+            "set the pace: a slower proxy leaves them shorter queues. A single benchmark is never "
+            "enough.",
             "",
             "    " + self.command(),
         ])

@@ -5,14 +5,14 @@ import sys
 
 sys.dont_write_bytecode = True
 from variants import (BesideBulk, Comparison, Haproxy, NotApplicable, Variant,  # noqa: E402
-                      build, long_block, winners)
+                      Waits, build, long_block, winners)
 
 ROWS = "bulk1,bulk16"
 POOL, SPLICE, ADVANCE = "src/relay/pool.rs", "src/relay/splice.rs", "src/relay/advance.rs"
 WIDE = "pub const WIDE_PIPE_BYTES: u32 = 1024 * 1024;"
 WISH = "let wide = way.full_fills >= FULL_FILLS_FOR_WIDE;"
 FILL = "let answer = splice(source.as_fd(), pipe.pipe.write_end(), FILL_BYTES_MAX);"
-BUDGET = "const BYTES_PER_TURN: usize = 4 << 20;"
+ALONE, AMONG_OTHERS = "Share::Alone => 4 << 20,", "Share::AmongOthers => 256 << 10,"
 KEPT = "const FREE_WIDE_MAX: usize = 8;"
 KEPT_NARROW = "const FREE_MAX: usize = 64;"
 PAUSED = "            way.full_fills /= 2;\n"
@@ -43,8 +43,12 @@ def keep(count):
     return POOL, KEPT, KEPT.replace("8", str(count))
 
 
-def budget(kib):
-    return ADVANCE, BUDGET, BUDGET.replace("4 << 20", "%d << 10" % kib)
+def alone(kib):
+    return ADVANCE, ALONE, ALONE.replace("4 << 20", "%d << 10" % kib)
+
+
+def among_others(kib):
+    return ADVANCE, AMONG_OTHERS, AMONG_OTHERS.replace("256", str(kib))
 
 
 NARROW = SPLICE, WISH, "let wide = false;\n    let _ = (way.full_fills, FULL_FILLS_FOR_WIDE);"
@@ -54,8 +58,17 @@ EARNED = "way.full_fills.saturating_sub(1)"
 LOSES_ALL = SPLICE, EARNED, "0"
 PAUSE_LOSES_ALL = ADVANCE, PAUSED, PAUSED.replace("/= 2", "= 0")
 STAYS = ADVANCE, PAUSED, ""
-REGISTRY, HEAVY = "src/session/registry.rs", "const HEAVY_BYTES: u64 = 512 * 1024;"
-TOGETHER = REGISTRY, HEAVY, HEAVY.replace("512 * 1024", "u64::MAX")
+REGISTRY = "src/session/registry.rs"
+HEAVY = "const HEAVY_BYTES: u64 = Share::AmongOthers.bytes() as u64;"
+
+
+def heavy(bytes):
+    return REGISTRY, HEAVY, "const HEAVY_BYTES: u64 = %s;" % bytes
+
+
+# Who has a long turn is known by its last one alone, so whoever begins has one beside the others.
+FIRST_LONG = among_others(4096), heavy("512 * 1024")
+TOGETHER = among_others(4096), heavy("u64::MAX")
 CHANGES = {
     "as it is": (),
     "the same once more": (),
@@ -70,10 +83,12 @@ CHANGES = {
     "keep 4 wide pipes": (keep(4),),
     "keep 16 wide pipes": (keep(16),),
     "keep no pipe": (keep(0), (POOL, KEPT_NARROW, KEPT_NARROW.replace("64", "0"))),
-    "1 MiB per turn": (budget(1024),),
-    "16 MiB per turn": (budget(16384),),
-    "long turns not one at a time": (TOGETHER,),
-    "as it was": (LOSES_ALL, PAUSE_LOSES_ALL, budget(1024), keep(4), TOGETHER),
+    "1 MiB per turn": (alone(1024),),
+    "16 MiB per turn": (alone(16384),),
+    "128 KiB among others": (among_others(128),),
+    "512 KiB among others": (among_others(512),),
+    "first turns as long": FIRST_LONG,
+    "long turns not one at a time": TOGETHER,
     "over-long drains": ((SPLICE, DRAIN, "len.max(FILL_BYTES_MAX)"),),
 }
 BOTH_WAYS = "request", "response"
@@ -81,8 +96,8 @@ PEERS = [Haproxy("haproxy-splice", splice=BOTH_WAYS),
          Haproxy("haproxy-splice-256k", splice=BOTH_WAYS, tune="tune.pipesize 262144"),
          Haproxy("haproxy-splice-1m", splice=BOTH_WAYS, tune="tune.pipesize 1048576")]
 # What a message of a neighbour waits depends on how long a turn may be.
-TURNS = ("as it is", "1 MiB per turn", "16 MiB per turn", "long turns not one at a time",
-         "as it was")
+TURNS = ("as it is", "1 MiB per turn", "16 MiB per turn", "128 KiB among others",
+         "512 KiB among others", "first turns as long", "long turns not one at a time")
 
 
 def variants(block):
@@ -107,4 +122,5 @@ winners(block, found)
 block.options.rows = None
 turns = [variant for variant in ours if variant.name in TURNS]
 BesideBulk(block.options, turns, "echo64").run().print(block)
+Waits(block.options, turns, "mixed").run().print(block)
 block.finish()

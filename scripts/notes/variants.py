@@ -264,8 +264,30 @@ class Comparison:
         return 1 if low > 1 else -1 if high < 1 else 0
 
 
-class BesideBulk(Comparison):
+class Waits(Comparison):
+    """What a message waits for its turn."""
+
+    beside = ""
+
+    def print(self, block):
+        for row in self.rows:
+            block.say()
+            block.say("%-32s %9s %9s %21s" % (
+                row.name + self.beside, "p50 µs", "p99 µs", "× first, p10–p90"))
+            for variant in self.variants:
+                found = self.found[row.name].get(variant.name, ())
+                items = [item for item in found if "error" not in item]
+                if items:
+                    block.say("  %-30s %9.0f %9.0f %21s" % (
+                        variant.name, median([item["p50"] for item in items]),
+                        median([item["p99"] for item in items]),
+                        spread(self.ratios(row.name, variant.name, "p99"))))
+
+
+class BesideBulk(Waits):
     """The same, while sixteen other sessions keep the worker busy with bulk."""
+
+    beside = " beside bulk16-up"
 
     def load(self, variant, row):
         [bulk] = parse_rows("bulk16-up", 0)
@@ -276,21 +298,6 @@ class BesideBulk(Comparison):
             return super().load(variant, row)
         finally:
             stop_process(busy)
-
-    def print(self, block):
-        """What a message waits for its turn."""
-        for row in self.rows:
-            block.say()
-            block.say("%-32s %9s %9s %21s" % (
-                row.name + " beside bulk16-up", "p50 µs", "p99 µs", "× first, p10–p90"))
-            for variant in self.variants:
-                found = self.found[row.name].get(variant.name, ())
-                items = [item for item in found if "error" not in item]
-                if items:
-                    block.say("  %-30s %9.0f %9.0f %21s" % (
-                        variant.name, median([item["p50"] for item in items]),
-                        median([item["p99"] for item in items]),
-                        spread(self.ratios(row.name, variant.name, "p99"))))
 
 
 def better(first, other, of):

@@ -23,9 +23,12 @@ class Tables(Run):
             return ""
         middle, mark = statistics.median(ratios), ""
         if self.targets[target] == "ours" and self.targets[best] in PEERS:
-            in_noise = " (in noise)" if quantile(ratios, 0.1) < 1 else ""
-            but = ", no worse than direct" if self.is_as_direct(cell, measure, target) else ""
-            mark = " **loses**" + but if round(middle, 2) < 1 else in_noise
+            is_behind = round(middle, 2) < 1
+            in_noise = quantile(ratios, 0.9) > 1 if is_behind else quantile(ratios, 0.1) < 1
+            mark = " **loses**" if is_behind else ""
+            mark += " (in noise)" if in_noise else ""
+            if is_behind and self.is_as_direct(cell, measure, target):
+                mark += ", no worse than direct"
         return "%.2f×%s" % (middle, mark)
 
     def is_as_direct(self, cell, measure, name):
@@ -116,12 +119,13 @@ class Tables(Run):
 
     def standing(self):
         """The sum of it in one sentence."""
-        compared, losses = self.compared(self.shipped), len(self.losses(self.shipped))
+        losses = self.losses(self.shipped)
+        clear = sum(self.ratio(cell, measure, self.shipped)[1] for _, cell, measure in losses)
         found = [goals.overall(goals.results(self, goal, self.shipped)) for goal in goals.GOALS]
-        return "%s is behind the best peer in %d of %d comparisons; %d of %d measured goals are " \
-               "reached in all of their rows." % (
-                   self.shipped, losses, compared, found.count(goals.REACHED),
-                   len(found) - found.count(goals.UNKNOWN))
+        return "%s is behind the best peer in %d of %d comparisons, in %d of them beyond the noise; " \
+               "%d of %d measured goals are reached in all of their rows." % (
+                   self.shipped, len(losses), self.compared(self.shipped), clear,
+                   found.count(goals.REACHED), len(found) - found.count(goals.UNKNOWN))
 
     def cell_of_ours(self, cell, measure, name):
         value = self.shown(cell, measure, name)

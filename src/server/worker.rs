@@ -185,7 +185,7 @@ async fn serve(
         }
     }
     worker.stop();
-    let quiet = until_quiet(worker);
+    let quiet = pin!(until_quiet(worker));
     // What has not ended by now is dropped with the runtime.
     let _ = worker.kit.reactor.timeout(STOP_GRACE, quiet).await;
     servants.watching.abort();
@@ -320,7 +320,7 @@ async fn next_control(
         .await
     };
     match deadline {
-        Some(deadline) => worker.kit.reactor.timeout_at(deadline, next).await.flatten(),
+        Some(deadline) => worker.kit.reactor.timeout_at(deadline, pin!(next)).await.flatten(),
         None => next.await,
     }
 }

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -105,7 +106,7 @@ async fn within<T>(
 ) -> Result<T, End> {
     match idle {
         Some(limit) => reactor
-            .timeout(limit, future)
+            .timeout(limit, pin!(future))
             .await
             .ok_or_else(|| End::new(Side::Proxy, Stage::Response, Kind::IdleTimeout)),
         None => Ok(future.await),

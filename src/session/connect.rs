@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,8 @@ pub async fn connect(worker: &Worker, facts: &mut Facts, request: &Request) -> R
             upstream.retried();
         }
         let reach = reach(worker, &plan, upstream, &endpoint);
-        let kind = match worker.kit.reactor.timeout(limit, reach).await {
+        let reached = worker.kit.reactor.timeout(limit, pin!(reach)).await;
+        let kind = match reached {
             Some(Ok(stream)) => {
                 upstream.connected(&endpoint);
                 return Ok(stream);

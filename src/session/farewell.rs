@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -29,7 +30,7 @@ pub async fn say(reactor: &Rc<Reactor>, stream: &Stream, answer: Option<&[u8]>) 
         stream.shutdown_write()?;
         discard(reactor, stream).await
     };
-    let _ = reactor.timeout(LINGER, parting).await;
+    let _ = reactor.timeout(LINGER, pin!(parting)).await;
 }
 
 /// Throws away what comes until the peer's end.

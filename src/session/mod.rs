@@ -33,7 +33,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -54,7 +54,9 @@ pub async fn run(open: Open, socket: OwnedFd, peer: Option<SocketAddr>, listener
     let mut facts = Box::new(Facts::new(peer, listener));
     facts.plan = Some(worker.plan());
     let outcome = match Stream::new(socket, &worker.kit.reactor) {
-        Ok(downstream) => unless_stopped(worker, exchange(worker, &mut facts, downstream)).await,
+        Ok(downstream) => {
+            unless_stopped(worker, pin!(exchange(worker, &mut facts, downstream))).await
+        }
         Err(source) => {
             let kind = Kind::Io { call: "epoll_ctl", source };
             Err(End::new(Side::Proxy, Stage::Request, kind))
@@ -162,18 +164,18 @@ async fn switch(
     admit::enter(facts).map_err(|kind| request::over_limit(worker, facts, kind))?;
     let plan = facts.plan();
     let by = deadline(facts, plan.handshake_longest());
-    let request = reactor.timeout_at(by, request::read(worker, facts, downstream)).await;
+    let request = reactor.timeout_at(by, pin!(request::read(worker, facts, downstream))).await;
     let mut request = request.unwrap_or_else(|| Err(request::late(facts)))?;
 
     let by = deadline(facts, plan.route(request.route).timeouts.handshake);
-    match reactor.timeout_at(by, request.complete_body(downstream)).await {
+    match reactor.timeout_at(by, pin!(request.complete_body(downstream))).await {
         Some(complete) if Instant::now() < by => complete?,
         // Its body is late, or it had used up its time before its route was known.
         _ => return Err(request::late(facts)),
     }
 
     let began = Instant::now();
-    let connected = reactor.timeout_at(by, connect::connect(worker, facts, &request)).await;
+    let connected = reactor.timeout_at(by, pin!(connect::connect(worker, facts, &request))).await;
     if connected.is_none() {
         connect::ran_out(facts, request.route, began);
     }
@@ -183,7 +185,8 @@ async fn switch(
 
     let began = Instant::now();
     let answer = response::read(worker, facts, &request, downstream, upstream);
-    let verdict = match reactor.timeout_at(by, answer).await {
+    let answered = reactor.timeout_at(by, pin!(answer)).await;
+    let verdict = match answered {
         Some(verdict) => verdict,
         None => Err(response::failed(worker, facts, response::late(Stage::Response))),
     };
@@ -234,9 +237,8 @@ fn deadline(facts: &Facts, handshake: std::time::Duration) -> Instant {
 /// Runs an exchange until it is over or the worker stops.
 async fn unless_stopped<T>(
     worker: &Worker,
-    exchange: impl Future<Output = Result<T, End>>,
+    mut exchange: Pin<&mut impl Future<Output = Result<T, End>>>,
 ) -> Result<T, End> {
-    let mut exchange = pin!(exchange);
     let mut stopping = pin!(worker.stopping.notified());
     poll_fn(|cx| {
         if worker.stopped.get() || stopping.as_mut().poll(cx).is_ready() {
@@ -245,4 +247,20 @@ async fn unless_stopped<T>(
         exchange.as_mut().poll(cx)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a task that is `spawned` for each connection: in bytes.
+    fn size_of_task<F>(_spawned: impl Fn(Open, OwnedFd, Option<SocketAddr>, u16) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// It is moved several times, and held for as long as a client takes for its request.
+    #[test]
+    fn the_task_of_an_exchange_is_small() {
+        assert!(size_of_task(run) <= 2560, "{} bytes", size_of_task(run));
+    }
 }

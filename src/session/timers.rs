@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -57,7 +58,7 @@ impl Timers {
         loop {
             let first = self.heap.borrow().peek().map(|first| first.0.at);
             let waited = match first {
-                Some(at) => reactor.timeout_at(at, self.earlier.notified()).await,
+                Some(at) => reactor.timeout_at(at, pin!(self.earlier.notified())).await,
                 None => {
                     self.earlier.notified().await;
                     Some(())

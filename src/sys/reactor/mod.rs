@@ -18,7 +18,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
@@ -323,13 +323,13 @@ impl Reactor {
         Sleep::new(Rc::clone(self), at)
     }
 
-    /// What comes of `work` when it is ready before `at`.
+    /// What comes of `work` when it is ready before `at`. Taken where it is pinned: an async function has room for its
+    /// argument twice, as it came and as it is used, and those of an exchange are nested.
     pub async fn timeout_at<T>(
         self: &Rc<Self>,
         at: Instant,
-        work: impl Future<Output = T>,
+        mut work: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
-        let mut work = pin!(work);
         let mut sleep = pin!(self.sleep_until(at));
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
@@ -342,7 +342,7 @@ impl Reactor {
     pub async fn timeout<T>(
         self: &Rc<Self>,
         limit: Duration,
-        work: impl Future<Output = T>,
+        work: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
         self.timeout_at(Instant::now() + limit, work).await
     }

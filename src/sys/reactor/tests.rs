@@ -1,6 +1,7 @@
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -102,10 +103,10 @@ fn a_timeout_ends_work_that_takes_too_long_and_leaves_no_deadline_behind() {
     let reactor = reactor();
     let soon = Instant::now() + Duration::from_millis(5);
     reactor.run_alone(async {
-        assert_eq!(reactor.timeout_at(soon, std::future::pending::<()>()).await, None);
-        assert_eq!(reactor.timeout(Duration::from_secs(3600), async { 7 }).await, Some(7));
+        assert_eq!(reactor.timeout_at(soon, pin!(std::future::pending::<()>())).await, None);
+        assert_eq!(reactor.timeout(Duration::from_secs(3600), pin!(async { 7 })).await, Some(7));
         let never = reactor.sleep_until(soon + Duration::from_secs(3600));
-        assert_eq!(reactor.timeout(Duration::from_millis(1), never).await, None);
+        assert_eq!(reactor.timeout(Duration::from_millis(1), pin!(never)).await, None);
     });
     assert!(reactor.clock.is_empty());
 }

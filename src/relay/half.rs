@@ -120,6 +120,14 @@ impl Half {
         self.discarded += bytes;
     }
 
+    /// `bytes` were on their way to the sink when this direction was closed, and went out all the same.
+    pub fn went_out(&mut self, bytes: u64) {
+        assert!(matches!(self.step, Step::Closed(_)), "what an open direction gives is flushed");
+        assert!(bytes <= self.discarded, "more went out than was held");
+        self.discarded -= bytes;
+        self.given += bytes;
+    }
+
     /// `bytes` went from the pipe into the sink.
     pub fn drained(&mut self, bytes: u64) {
         let Step::Drain { in_pipe } = self.step else {
@@ -247,6 +255,15 @@ mod tests {
         half.sink_failed();
         assert_eq!((half.given(), half.discarded(), half.held()), (3, 7, 0));
         assert_eq!(half.step(), Step::Closed(Close::SinkFailed));
+    }
+
+    #[test]
+    fn what_was_on_its_way_when_the_source_failed_counts_as_given() {
+        let mut half = Half::owing(0, 0);
+        half.queued(n(10));
+        half.source_failed();
+        half.went_out(4);
+        assert_eq!((half.given(), half.discarded(), half.held()), (4, 6, 0));
     }
 
     #[test]

@@ -344,17 +344,21 @@ impl ReadyRelay {
     }
 }
 
-/// Whether a session is over whose directions stand like this, and how.
-fn outcome(steps: [Step; 2], failure: &mut Option<Box<Failure>>) -> Option<End> {
+/// Whether a session is over whose directions stand like this.
+fn is_over(steps: [Step; 2]) -> bool {
     let closed = steps.map(|step| match step {
         Step::Closed(close) => Some(close),
         _ => None,
     });
-    let over = match closed {
+    match closed {
         [Some(_), Some(_)] => true,
         [one, other] => [one, other].contains(&Some(Close::SourceFailed)),
-    };
-    over.then(|| match failure.take() {
+    }
+}
+
+/// The end of a session whose directions stand like this, if it is over.
+fn outcome(steps: [Step; 2], failure: &mut Option<Box<Failure>>) -> Option<End> {
+    is_over(steps).then(|| match failure.take() {
         Some(failure) => End::new(failure.side, Stage::Relay, failure.kind),
         None => End::new(Side::Proxy, Stage::Relay, Kind::Completed),
     })

@@ -15,7 +15,7 @@ use crate::relay::crowd::Crowd;
 use crate::relay::half::{Close, Step};
 use crate::relay::live::Live;
 use crate::relay::way::Way;
-use crate::relay::{Failure, outcome};
+use crate::relay::{Failure, is_over, outcome};
 use crate::sys::reactor::Reactor;
 use crate::sys::ring::{Chunk, Done, Patience, Ring, Ticket};
 use crate::sys::{Errno, sockopt};
@@ -36,6 +36,8 @@ pub(super) struct Pair {
     pub leaves: bool,
     /// Nothing is begun any more.
     stopping: bool,
+    /// Both directions are closed; what is in flight is waited for.
+    ending: bool,
     /// The session that waits for the end, or for half of it.
     pub session: Option<usize>,
     reactor: Rc<Reactor>,
@@ -90,6 +92,7 @@ impl Pair {
             over: None,
             leaves: false,
             stopping: false,
+            ending: false,
             session: None,
             reactor,
         }
@@ -111,11 +114,13 @@ impl Pair {
             }
         }
         Direction::BOTH.into_iter().for_each(|direction| self.watch_sink(direction, desk));
-        if self.over.is_none() && !self.stopping {
-            let steps = [&self.lanes[0], &self.lanes[1]].map(|lane| lane.way.half.step());
-            self.over = outcome(steps, &mut self.failure);
-            if self.over.is_some() {
-                self.stop(desk);
+        let steps = [&self.lanes[0], &self.lanes[1]].map(|lane| lane.way.half.step());
+        if self.over.is_none() && (self.ending || !self.stopping) && is_over(steps) {
+            self.ending = true;
+            self.stop(desk);
+            // What is on its way may have gone out already, and what is reported counts it.
+            if self.lanes.iter().all(|lane| lane.sending.is_none()) {
+                self.over = outcome(steps, &mut self.failure);
                 self.wake();
             }
         }
@@ -261,6 +266,10 @@ impl Pair {
         lane.flow.sent();
         let mut chunk = done.chunk.expect("a send gives its bytes back");
         if let Step::Closed(_) = lane.way.half.step() {
+            if let Ok(bytes) = done.result {
+                lane.way.half.went_out(u64::from(bytes));
+                self.live.gave(direction, lane.way.half.given());
+            }
             return;
         }
         let full = match done.result {

@@ -198,8 +198,8 @@ impl Upstream {
     ) -> Option<usize> {
         let of = |at: usize| {
             let Member { endpoint, weight, is_draining } = &members.all[at];
-            let is_shunned =
-                endpoint.is_unhealthy() || endpoint.ejection.admission(now) == Admission::Ejected;
+            let is_shunned = self.fails_checks(endpoint)
+                || endpoint.ejection.admission(now) == Admission::Ejected;
             let fits = is_shunned == (resort == Resort::Last)
                 && !is_draining
                 && !endpoint.is_drained()
@@ -213,6 +213,12 @@ impl Upstream {
             (Balance::RoundRobin, _) => choice::in_turn(of, &members.turns, self.turn(tried)),
             _ => choice::least_sessions(of, count, self.turn(tried)),
         }
+    }
+
+    /// Whether checks find it unhealthy. A route that makes none does not go by those of another time: nothing would
+    /// ever change the verdict.
+    fn fails_checks(&self, endpoint: &Endpoint) -> bool {
+        self.rules.health.is_some() && endpoint.is_unhealthy()
     }
 
     /// The place of the coming session in the row of all; a retry has the place of its first choice.

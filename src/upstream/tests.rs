@@ -1,5 +1,6 @@
+use super::view::EndpointState;
 use super::*;
-use crate::config::upstreams::{Ejection as EjectionRules, HashBy};
+use crate::config::upstreams::{Ejection as EjectionRules, HashBy, Health};
 use crate::config::{Endpoint as Entry, Route};
 
 const NOW: Duration = Duration::from_secs(1);
@@ -53,6 +54,32 @@ fn a_name_that_drains_brings_no_endpoint_that_does_not() {
         assert!(!all.iter().any(|endpoint| endpoint.is_drained()), "{called}");
         assert!(upstream.choose(None, &[], NOW).is_some(), "{called}");
     }
+}
+
+#[test]
+fn what_checks_have_found_holds_for_as_long_as_there_are_checks() {
+    let to = ["10.0.0.1:1", "10.0.0.2:1"].map(|text| entry(text, &[text]));
+    let mut route = Route::new("r", to.into());
+    let rules = |health| Arc::new(UpstreamRules { health, ..UpstreamRules::default() });
+    route.upstreams = rules(Some(Health::default()));
+    let checked = Upstream::new(&route, &[], None);
+    let fails = || checked.endpoints()[0].checked(false, 1, 1);
+    assert!(fails());
+    let first_two = |upstream: &Upstream| -> Vec<String> {
+        let held: Vec<Held> = (0..2).map(|_| upstream.choose(None, &[], NOW).unwrap()).collect();
+        let mut texts: Vec<String> = texts(&held).into_iter().map(str::to_owned).collect();
+        texts.sort();
+        texts
+    };
+    assert_eq!(first_two(&checked), ["10.0.0.2:1"; 2]);
+    assert_eq!(checked.view(NOW).endpoints[0].state, EndpointState::Unhealthy);
+    // A reload takes the checks away, and the route goes on with the endpoints that it has.
+    route.upstreams = rules(None);
+    let known = checked.members.load();
+    let unchecked = Upstream::new(&route, &known.all, None);
+    assert!(Arc::ptr_eq(&unchecked.endpoints()[0], &checked.endpoints()[0]));
+    assert_eq!(first_two(&unchecked), ["10.0.0.1:1", "10.0.0.2:1"]);
+    assert_eq!(unchecked.view(NOW).endpoints[0].state, EndpointState::Healthy);
 }
 
 #[test]

@@ -105,7 +105,7 @@ impl Upstream {
     fn view_of(&self, member: &Member, now: Duration) -> EndpointView {
         let endpoint = &member.endpoint;
         let is_shunned =
-            endpoint.is_unhealthy() || endpoint.ejection.admission(now) != Admission::Open;
+            self.fails_checks(endpoint) || endpoint.ejection.admission(now) != Admission::Open;
         let drains = member.is_draining || endpoint.is_drained();
         let state = match (drains, is_shunned) {
             (true, _) => EndpointState::Draining,

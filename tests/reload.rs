@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use support::client::upgrade_head;
 use support::frames::receive;
@@ -192,6 +193,31 @@ fn what_becomes_of_the_sessions_of_a_changed_route_is_its_own_choice() {
     assert_eq!(last.socket.read(&mut [0; 8]).expect("an orderly end"), 0);
     assert_eq!(gw.line()["route"], "close");
     echoes(&mut clients[0], "kept still");
+    gw.stop();
+}
+
+/// The time of a drain and its rate are both kept: what the rate holds back goes later, not all at once.
+#[test]
+fn a_changed_route_lets_its_sessions_go_no_faster_than_the_rate() {
+    const SESSIONS: u32 = 12;
+    const PER_SECOND: u32 = 10;
+    let backend = Backend::echo();
+    let gateway = format!("[gateway]\ndrain = \"100ms\"\ndrain_rate = {PER_SECOND}\n");
+    let with = |more: &str| {
+        let more =
+            format!("on_change = \"drain\"\n{more}\n[route.timeouts]\nhandshake = \"200ms\"");
+        route("a", backend.address, &more)
+    };
+    let gw = gw(&[&gateway, LISTENER, &with("")]);
+    let mut clients: Vec<Client> = (0..SESSIONS).map(|_| open(&gw, "/a")).collect();
+    let began = Instant::now();
+    reload(&gw, &[&gateway, LISTENER, &with("rekey = true")]);
+    for client in &mut clients {
+        assert_eq!(client.socket.read(&mut [0; 8]).expect("an orderly end"), 0);
+    }
+    // Two may go at once, at the beginning and where a second ends.
+    let least = Duration::from_secs(1) * (SESSIONS - 2) / PER_SECOND;
+    assert!(began.elapsed() >= least, "{:?}", began.elapsed());
     gw.stop();
 }
 

@@ -9,6 +9,7 @@ use super::query::Query;
 use super::reply::{self, Answer, Problem};
 use super::{Subject, bulk};
 use crate::config::value;
+use crate::session::depart::{DEADLINE_MAX, time_to_tell};
 use crate::session::drains::{DRAINS_MAX, Drain, NotUndone, Pace, What};
 use crate::session::joined::{GOING_AWAY, SERVICE_RESTART};
 use crate::upstream::Endpoint;
@@ -16,8 +17,6 @@ use crate::ws::close;
 
 /// What sessions have beyond the time in which they are told, unless the request says otherwise.
 const TIME_TO_GO: Duration = Duration::from_secs(5);
-/// A drain that takes longer is a slip of the finger.
-const DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Serialize)]
 struct Shown<'a> {
@@ -167,10 +166,7 @@ fn pace(gateway: &Subject, query: &Query, what: &What) -> Result<Pace, Problem> 
         Some(deadline) => deadline,
         None => {
             // What the rate holds back is told as well before it comes.
-            let left = what.sessions(&gateway.counters) as f64;
-            let seconds = rate.map_or(0.0, |rate| 1.2 * left / rate);
-            let needs = Duration::from_secs_f64(seconds.min(DEADLINE_MAX.as_secs_f64()));
-            over.max(needs) + TIME_TO_GO
+            over.max(time_to_tell(what.sessions(&gateway.counters), rate)) + TIME_TO_GO
         }
     };
     Ok(Pace { over: Some(over), deadline, rate, code })

@@ -21,8 +21,8 @@ use crate::config::{Config, Faults, Gateway, Listen, OnChange, Route};
 use crate::error::Kind;
 use crate::metrics::{Counters, RouteSnapshot};
 use crate::route::Routes;
-use crate::session::depart::{Leaving, Whose};
-use crate::session::drains::Drains;
+use crate::session::depart::{Leaving, Whose, time_to_tell};
+use crate::session::drains::{Drains, What};
 use crate::session::joined::SERVICE_RESTART;
 use crate::session::plan::Plan;
 use crate::sys::net::TcpOptions;
@@ -322,9 +322,10 @@ impl Reloader {
             let namesake =
                 plan.live_routes().map(|(_, now)| now).find(|now| now.name == route.name);
             let gateway = &plan.config.gateway;
+            let rate_of = |per_second: Option<u32>| per_second.map(f64::from);
             let (over, rate) = match namesake.unwrap_or(route).on_change {
                 OnChange::Keep => continue,
-                OnChange::Drain => (gateway.drain, gateway.drain_rate),
+                OnChange::Drain => (gateway.drain, rate_of(gateway.drain_rate)),
                 OnChange::Close => (Duration::ZERO, None),
             };
             let leaving = || {
@@ -335,10 +336,12 @@ impl Reloader {
                 // Those that are there wait for nobody.
                 self.depart(leaving());
             }
+            let sessions = What::Route { name: route.name.clone(), slots: vec![slot] };
+            let needs = time_to_tell(sessions.sessions(&self.counters), rate);
             // Exchanges that are under way become sessions there.
-            let leaving = leaving().until(over + route.timeouts.handshake);
+            let leaving = leaving().until(over.max(needs) + route.timeouts.handshake);
             self.depart(match rate {
-                Some(rate) => leaving.at_most(f64::from(rate)),
+                Some(rate) => leaving.at_most(rate),
                 None => leaving,
             });
         }

@@ -23,6 +23,16 @@ const SEATS_AT_ONCE: usize = 1024;
 /// How long after the deadline those that were told at the last moment may take.
 pub const LAST_GRACE: Duration = Duration::from_secs(1);
 
+/// No drain takes longer: a longer one is a slip of the finger.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long it takes to tell so many sessions at this rate per second, with a little to spare: a deadline that
+/// came earlier would have the rest told all at once.
+pub fn time_to_tell(sessions: u64, rate: Option<f64>) -> Duration {
+    let seconds = rate.map_or(0.0, |rate| 1.2 * sessions as f64 / rate);
+    Duration::from_secs_f64(seconds.min(DEADLINE_MAX.as_secs_f64()))
+}
+
 /// Which sessions are meant.
 #[derive(Clone, Debug)]
 pub enum Whose {
@@ -247,6 +257,19 @@ async fn walk(worker: &Rc<Worker>, goes: impl Fn(&Seat) -> bool, order: impl Fn(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deadline_leaves_time_for_all_at_the_rate() {
+        for (sessions, rate, seconds) in [
+            (0, Some(10.0), 0),
+            (100_000, None, 0),
+            (100_000, Some(1000.0), 120),
+            (u64::MAX, Some(0.5), DEADLINE_MAX.as_secs()),
+        ] {
+            let expected = Duration::from_secs(seconds);
+            assert_eq!(time_to_tell(sessions, rate), expected, "{sessions} {rate:?}");
+        }
+    }
 
     #[test]
     fn a_rate_is_kept_in_every_second_and_what_nobody_took_does_not_add_up() {

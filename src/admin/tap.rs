@@ -20,6 +20,7 @@ use super::query::{Query, id};
 use super::reply::{self, Answer, Problem};
 use super::sessions::{ask, search};
 use super::{Subject, sessions};
+use crate::config::log::LogRules;
 use crate::metrics::Direction;
 use crate::relay::watch::{Event, Unwatchable, Watch, Watcher, What};
 use crate::session::question::{Place, Question, SessionView};
@@ -117,7 +118,7 @@ pub(super) async fn answer(
     query: Option<&str>,
 ) -> Result<Answer, Problem> {
     let query = Query::with_lists(query, &["preview"], &["redact"])?;
-    let shows = Shows::read(&query)?;
+    let shows = Shows::read(&query, &gateway.plan().config.gateway.log)?;
     let id = id(text)?;
     let turn = Arc::clone(&gateway.taps).try_acquire_owned().map_err(|_| {
         let error = format!("{TAPS_MAX} sessions are watched already");
@@ -315,14 +316,18 @@ fn every(period: Duration) -> Interval {
 }
 
 impl Shows {
-    fn read(query: &Query) -> Result<Shows, Problem> {
+    /// What the request asks to see, without what it wants hidden and what the configuration hides everywhere.
+    fn read(query: &Query, rules: &LogRules) -> Result<Shows, Problem> {
         let preview = query.read("preview", preview)?.unwrap_or(0);
         let patterns: Vec<&str> = query.all("redact").collect();
         if patterns.len() > PATTERNS_MAX {
             let hint = format!("at most {PATTERNS_MAX} patterns; join some with |");
             return Err(Problem::wrong("redact is there too often", hint));
         }
-        let hides = patterns.into_iter().map(pattern).collect::<Result<_, _>>();
+        // Sound as text, so sound for bytes; a limit of memory was theirs as well.
+        let configured = rules.redact.iter().map(|pattern| Regex::new(pattern.as_str()));
+        let configured = configured.map(|built| built.map_err(|error| error.to_string()));
+        let hides = configured.chain(patterns.into_iter().map(pattern)).collect::<Result<_, _>>();
         let hides = hides
             .map_err(|problem| Problem::wrong("redact is wrong", format!("redact: {problem}")))?;
         Ok(Shows { preview, hides })
@@ -382,6 +387,17 @@ mod tests {
         assert_eq!(shows(0, &["x"]).collected(), 0);
         assert_eq!(shows(9, &[]).show(&secret), b"user=1 to");
         assert_eq!(shows(30, &["[0-9]+", "\\$0"]).show(b"a1b22"), b"a[redacted]b[redacted]");
+    }
+
+    #[test]
+    fn what_the_configuration_hides_is_hidden_here_too() {
+        let redact = vec![regex::Regex::new("token-[a-z]+").expect("a pattern")];
+        let rules = LogRules { redact, ..LogRules::default() };
+        let query = Some("preview=40&redact=%5B0-9%5D");
+        let query = Query::with_lists(query, &["preview"], &["redact"]).ok().expect("a query");
+        let shows = Shows::read(&query, &rules).ok().expect("what it wants");
+        assert_eq!(shows.show(b"1 token-abc \xff"), b"[redacted] [redacted] \xff");
+        assert_eq!(shows.collected(), 40 + HIDDEN_MAX);
     }
 
     #[test]

@@ -230,9 +230,26 @@ ${more}`;
     await until(async () => (await rows.count()) === 3, async () => `${await rows.count()} rows`);
     for (const width of [1280, 390]) {
       await page.setViewportSize({ width, height: 900 });
-      const wide = await page.evaluate("document.documentElement.scrollWidth");
-      assert.ok(wide <= width, `${wide} px wide in a window of ${width}`);
+      for (const colorScheme of ["light", "dark"]) {
+        await page.emulateMedia({ colorScheme });
+        const wide = await page.evaluate("document.documentElement.scrollWidth");
+        assert.ok(wide <= width, `${wide} px wide in a window of ${width}`);
+        const [text, ground] = await page.evaluate(brightness);
+        assert.equal(ground > 0.5, colorScheme === "light", `${colorScheme}: the ground has ${ground}`);
+        const contrast = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
+        assert.ok(contrast >= 7, `${colorScheme}: a contrast of ${contrast}`);
+      }
+      await page.emulateMedia({ colorScheme: "light" });
       await picture(page, width === 390 ? "narrow" : "wide");
+    }
+  });
+  await step("the chart shows what has passed, both ways", async () => {
+    for (const way of ["up", "down"]) {
+      const heights = async () => [...((await page.locator(`#chart path.${way}`).getAttribute("d")) ?? "")
+        .matchAll(/[ML]\S+ ([\d.]+)/g)].map((point) => Number(point[1]));
+      // 100 is the ground: half of what was the most is above 60, whatever came before.
+      await until(async () => (await heights()).length > 2 && Math.min(...await heights()) < 60,
+        async () => `${way}: ${await heights()}`);
     }
   });
   await step("a gateway that says nothing is told, and one that speaks again", async () => {
@@ -245,6 +262,20 @@ ${more}`;
     running.at(-1).kill("SIGKILL");
     await page.locator('#state[data-state="gone"]').waitFor();
     assert.deepEqual(complaints.filter((text) => !text.includes("ERR_CONNECTION")), []);
+  });
+}
+
+// In the page: the relative luminance of its text and of its ground (WCAG 2.2), from 0 to 1.
+function brightness() {
+  const style = getComputedStyle(document.body);
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  return [style.color, style.backgroundColor].map((color) => {
+    // However a style sheet writes it, a canvas makes it three numbers.
+    canvas.fillStyle = color;
+    canvas.fillRect(0, 0, 1, 1);
+    const parts = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255)
+      .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
   });
 }
 

@@ -123,6 +123,7 @@ fn a_wrong_request_is_told_what_is_wrong() {
         ("DELETE", "/v1/sessions/01ARZ3NDEKTSV4RRFFQ69G5FAV", 404, "no session 01ARZ3"),
         ("DELETE", "/v1/sessions", 400, "which sessions?"),
         ("DELETE", "/v1/sessions?all=yes", 400, "which sessions?"),
+        ("DELETE", "/v1/sessions?all=&min_age=0", 400, "all is wrong"),
         ("DELETE", "/v1/sessions?route=test&rate=0", 400, "rate is wrong"),
         ("DELETE", "/v1/sessions?route=test&jitter=2h", 400, "jitter is wrong"),
         ("POST", "/v1/sessions", 405, "method not allowed"),

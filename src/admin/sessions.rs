@@ -124,6 +124,10 @@ pub(super) async fn kill(gateway: &Arc<Subject>, query: Option<&str>) -> Result<
         let hint = format!("choose by {}, or say all=true", FILTERS.join(", "));
         return Err(Problem::wrong("which sessions?", hint));
     }
+    query.read("all", |text| match text {
+        "true" => Ok(()),
+        _ => Err(format!("must be true, or left out, not {text:?}")),
+    })?;
     let pace = Pace::read(&query)?;
     let turn = bulk::turn(gateway)?;
     let mut places = Vec::new();
